@@ -1,0 +1,27 @@
+"""The search, on integers and arrays only.
+
+Give `search` evaluated roots and an `Evaluator`; it grows one tree per root and answers with a visit
+distribution. Nothing here knows text, tokens, models or torch.
+"""
+
+from __future__ import annotations
+
+from tokenzero.mcts.config import SearchConfig
+from tokenzero.mcts.errors import InputError
+from tokenzero.mcts.evaluation import Evaluation, Evaluator
+from tokenzero.mcts.export import to_networkx
+from tokenzero.mcts.search import SearchResult, search
+from tokenzero.mcts.tree import NONE, ROOT, Tree
+
+__all__ = [
+    "NONE",
+    "ROOT",
+    "Evaluation",
+    "Evaluator",
+    "InputError",
+    "SearchConfig",
+    "SearchResult",
+    "Tree",
+    "search",
+    "to_networkx",
+]

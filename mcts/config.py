@@ -1,0 +1,128 @@
+"""What a search is told: one frozen record of options with their ranges.
+
+It does not read YAML, does not know the command line and holds no random state. A value out of range raises
+`InputError` when the record is made, so that a search never starts on bad options.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tokenzero.mcts.errors import InputError
+
+METHODS = ("puct", "gumbel")
+RESCALES = ("siblings", "tree", "none")
+FPUS = ("min", "parent", "reduction")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Options of one search. Every default is mctx's where mctx has the option (`stop_at_terminal` apart).
+
+    method: "puct" (AlphaZero/MuZero, Appendix B of arXiv:1911.08265) or "gumbel" (sequential halving at the
+        root and completed Q below it, Danihelka et al., ICLR 2022).
+    simulations: simulations per `search()` call and tree. 0 evaluates nothing and answers from the root's
+        prior.
+    candidates: K, candidate slots per node. The evaluator may give fewer, never more.
+    max_depth: longest path in edges from the root; None is unlimited.
+    leaves: leaves per tree in one evaluation. Above 1 the leaves of a step are kept apart by virtual loss.
+    virtual_loss: pessimism of a visit in flight, in value units: it counts as a visit that returned the
+        child's mean minus this much. 0 leaves only the visit count (WU-UCT, arXiv:1810.11755).
+    discount: factor on the child's value at every edge.
+    node_capacity: node slots per tree including the root; None is `simulations + 1`. A full tree searches on
+        in what it has.
+    stop_at_terminal: nothing grows under a terminal node. Off equals mctx, which knows no terminal nodes.
+    stop_on_solution: a tree is finished once it holds a terminal node whose raw value is >= `solution_value`.
+    q_rescale: "siblings" scales Q to [0, 1] by the extremes at the node (mctx), "tree" by the extremes of all
+        Q seen in the tree (MuZero), "none" takes values to lie in [-1, 1].
+    min_spread: least difference between the extremes when Q is rescaled (mctx's epsilon). The default rescales any
+        difference to the full range; a larger one keeps a lost position, where Q differs by noise alone, near its prior.
+    c_init, c_base: the exploration constants of PUCT.
+    fpu: what an unvisited child is worth under PUCT: "min" the bottom of the scale (mctx), "parent" its
+        parent's value, "reduction" the parent's value minus `fpu_reduction * sqrt(prior mass already
+        visited)`, both on the [0, 1] scale.
+    dirichlet_fraction, dirichlet_alpha: share and concentration of Dirichlet noise in the root prior (PUCT
+        only).
+    temperature: PUCT's final choice is drawn from visits ** (1 / temperature); 0 takes the most visited.
+    considered: most root actions that sequential halving starts from.
+    gumbel_scale: scale of the root's Gumbel noise; 0 makes the choice deterministic.
+    value_scale, maxvisit_init, use_mixed_value: the completed-Q transform of the Gumbel method.
+
+    Raises InputError for an unknown name or a number out of its range.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    method: str = "gumbel"
+    simulations: int = 16
+    candidates: int = 16
+    max_depth: int | None = None
+    leaves: int = 1
+    virtual_loss: float = 1.0
+    discount: float = 1.0
+    node_capacity: int | None = None
+    stop_at_terminal: bool = True
+    stop_on_solution: bool = False
+    solution_value: float = 1.0
+    q_rescale: str = "siblings"
+    min_spread: float = 1e-8
+    c_init: float = 1.25
+    c_base: float = 19652.0
+    fpu: str = "min"
+    fpu_reduction: float = 0.25
+    dirichlet_fraction: float = 0.0
+    dirichlet_alpha: float = 0.3
+    temperature: float = 1.0
+    considered: int = 16
+    gumbel_scale: float = 1.0
+    value_scale: float = 0.1
+    maxvisit_init: float = 50.0
+    use_mixed_value: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("method", self.method, METHODS)
+        _one_of("q_rescale", self.q_rescale, RESCALES)
+        _one_of("fpu", self.fpu, FPUS)
+        _at_least("simulations", self.simulations, 0)
+        for name in ("candidates", "leaves", "considered"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("max_depth", "node_capacity"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        for name in ("virtual_loss", "c_init", "fpu_reduction", "temperature", "gumbel_scale"):
+            _number(name, getattr(self, name), low=0.0)
+        for name in ("value_scale", "maxvisit_init"):
+            _number(name, getattr(self, name), low=0.0)
+        for name in ("c_base", "dirichlet_alpha", "min_spread"):
+            _number(name, getattr(self, name), low=0.0, open_low=True)
+        for name in ("discount", "dirichlet_fraction"):
+            _number(name, getattr(self, name), low=0.0, high=1.0)
+        _number("solution_value", self.solution_value)
+
+    @property
+    def nodes(self) -> int:
+        """Node slots per tree, the root included."""
+        return self.simulations + 1 if self.node_capacity is None else self.node_capacity
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"search.{name} is {value!r}; choose one of {', '.join(known)}")
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"search.{name} is {value!r}; give a whole number of at least {low}")
+
+
+def _number(
+    name: str, value: float, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"search.{name} is {value!r}; give a finite number")
+    if value < low or value > high or (open_low and value == low):
+        above = f"above {low:g}" if open_low else f"of at least {low:g}"
+        below = "" if math.isinf(high) else f" and at most {high:g}"
+        raise InputError(f"search.{name} is {value!r}; give a number {above}{below}")

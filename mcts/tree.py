@@ -1,0 +1,92 @@
+"""The search tree of a batch: plain arrays with one owner.
+
+A `Tree` is allocated once by the search and written only by the kernels; everyone else reads it. It holds no
+text and
+no model state: actions and states are opaque numbers that belong to the evaluator. It does not grow.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = 0
+NONE = -1
+
+
+class Tree(NamedTuple):
+    """B trees of at most N nodes with K candidate slots each. Slots at or past `size[b]` hold no node.
+
+    It is a named tuple so that compiled kernels take it as it is; the arrays inside are mutable.
+    Sums of values are float64: a mean of equal float32 values is then that value exactly, and rescaling Q by
+    a node's own extremes cannot blow rounding noise up to the full range.
+    """
+
+    parent: NDArray[np.int32]  # [B, N] node index, NONE at the root
+    parent_slot: NDArray[np.int32]  # [B, N] slot of the parent that leads here, NONE at the root
+    depth: NDArray[np.int32]  # [B, N] edges from the root
+    visits: NDArray[np.int32]  # [B, N] values backed up through the node, its own evaluation included
+    inflight: NDArray[np.int32]  # [B, N] selections waiting for their evaluation; all zero between steps
+    value_sum: NDArray[np.float64]  # [B, N] sum of those values; the node's value is value_sum / visits
+    raw_value: NDArray[np.float32]  # [B, N] value given by the evaluator
+    terminal: NDArray[np.bool_]  # [B, N]
+    state: NDArray[np.int64]  # [B, N] the evaluator's handle
+    child: NDArray[np.int32]  # [B, N, K] node index, NONE while unexpanded
+    action: NDArray[np.int64]  # [B, N, K] opaque id, -1 in a slot that holds no candidate
+    logit: NDArray[np.float32]  # [B, N, K] as the evaluator gave it
+    prior: NDArray[
+        np.float32
+    ]  # [B, N, K] softmax of the logits over real slots; at the root without masked slots, noise mixed in
+    reward: NDArray[np.float32]  # [B, N, K] reward on the edge, known once the child is expanded
+    edge_visits: NDArray[
+        np.int32
+    ]  # [B, N, K] visits of the child, in-flight ones included; -1 in a slot that holds no candidate
+    edge_q: NDArray[
+        np.float32
+    ]  # [B, N, K] reward + discount * value of the child, virtual loss included; 0 while unexpanded
+    size: NDArray[np.int32]  # [B] nodes in use
+    q_low: NDArray[np.float32]  # [B] least Q seen in the tree (kept for q_rescale "tree" only)
+    q_high: NDArray[np.float32]  # [B] greatest Q seen
+
+    @staticmethod
+    def allocate(batch: int, nodes: int, candidates: int) -> Tree:
+        """Empty trees for `batch` rows, `nodes` slots each (root included) and `candidates` slots per
+        node.
+        """
+        rows, slots = (batch, nodes), (batch, nodes, candidates)
+        return Tree(
+            parent=np.full(rows, NONE, np.int32),
+            parent_slot=np.full(rows, NONE, np.int32),
+            depth=np.zeros(rows, np.int32),
+            visits=np.zeros(rows, np.int32),
+            inflight=np.zeros(rows, np.int32),
+            value_sum=np.zeros(rows, np.float64),
+            raw_value=np.zeros(rows, np.float32),
+            terminal=np.zeros(rows, np.bool_),
+            state=np.full(rows, NONE, np.int64),
+            child=np.full(slots, NONE, np.int32),
+            action=np.full(slots, NONE, np.int64),
+            logit=np.zeros(slots, np.float32),
+            prior=np.zeros(slots, np.float32),
+            reward=np.zeros(slots, np.float32),
+            edge_visits=np.full(slots, NONE, np.int32),
+            edge_q=np.zeros(slots, np.float32),
+            size=np.zeros(batch, np.int32),
+            q_low=np.zeros(batch, np.float32),
+            q_high=np.zeros(batch, np.float32),
+        )
+
+    def path(self, b: int, node: int) -> list[int]:
+        """Actions from the root of tree `b` to `node`; empty for the root."""
+        actions: list[int] = []
+        while node != ROOT:
+            above, slot = int(self.parent[b, node]), int(self.parent_slot[b, node])
+            actions.append(int(self.action[b, above, slot]))
+            node = above
+        return actions[::-1]
+
+    def value(self, b: int, node: int) -> float:
+        """Mean backed-up value of `node` in tree `b`; the node must have been visited."""
+        return float(np.float32(self.value_sum[b, node] / self.visits[b, node]))

@@ -1,0 +1,163 @@
+"""Everything a self-play run is told, as one frozen record of records.
+
+Each folder defines the options of its own part; this file puts them together and checks what only the whole
+can know. Reading YAML and refusing unknown keys is the front door's work (``tokenzero/config.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from tokenzero.mcts import SearchConfig
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.pretrain import PretrainConfig
+from tokenzero.selfplay.evaluator import LeafConfig
+from tokenzero.selfplay.learner import LearnerConfig
+from tokenzero.value import ValueConfig
+
+FORBID: Mapping[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task of the registry by ``name`` and its ``options``."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    name: str = "countdown"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The student. ``load`` names a directory or hub model; otherwise ``architecture`` (a transformers config
+    with ``model_type``) is built with random weights. ``tokenizer`` is a spec, or None for the task's own
+    fixed vocabulary.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    load: str | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] | None = None
+    value: ValueConfig = field(default_factory=ValueConfig)
+
+    def __post_init__(self) -> None:
+        if (self.load is None) == (not self.architecture):
+            raise InputError(
+                "model needs exactly one of 'load' (a directory or hub name) and 'architecture' "
+                "(a config with model_type)"
+            )
+
+
+@dataclass(frozen=True)
+class PlayConfig:
+    """How a round is played: ``games`` problems, ``games_in_flight`` of them searched together."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    games: int = 3000
+    games_in_flight: int = 1024
+    search: SearchConfig = field(default_factory=SearchConfig)
+    leaf: LeafConfig = field(default_factory=LeafConfig)
+
+    def __post_init__(self) -> None:
+        if self.games < 1 or self.games_in_flight < 1:
+            raise InputError(
+                f"play.games is {self.games} and games_in_flight is {self.games_in_flight}; "
+                "give at least 1 of each"
+            )
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A teacher: ``kind`` "ngram" (counted on the demonstrations; ``order``) or "checkpoint" (the student
+    ``lag`` rounds ago).
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    kind: str = "ngram"
+    order: int = 3
+    lag: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("ngram", "checkpoint"):
+            raise InputError(f"teacher kind is {self.kind!r}; use ngram or checkpoint")
+        if not 1 <= self.order <= 6:
+            raise InputError(f"teacher order is {self.order}; give 1 to 6")
+        if self.lag < 1:
+            raise InputError(f"teacher lag is {self.lag}; give at least 1 round")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out evaluation after each round: ``problems`` of ``split``, greedy and with ``simulations``; 0
+    problems turns it off.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    split: str = "validation"
+    problems: int = 1000
+    search_problems: int = 200
+    simulations: int = 16
+
+    def __post_init__(self) -> None:
+        if self.split not in ("validation", "test"):
+            raise InputError(f"evaluation.split is {self.split!r}; use validation or test")
+        if min(self.problems, self.search_problems, self.simulations) < 0:
+            raise InputError("evaluation.problems, search_problems and simulations must not be negative")
+
+
+@dataclass(frozen=True)
+class SelfPlayConfig:
+    """A run. ``threads`` fixes torch's threads, because the last bits depend on it; ``judge`` maps rule names
+    to -1 or +1.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    model: ModelConfig
+    task: TaskConfig = field(default_factory=TaskConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    play: PlayConfig = field(default_factory=PlayConfig)
+    teachers: list[TeacherConfig] = field(default_factory=list)
+    judge: dict[str, int] = field(default_factory=dict)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    rounds: int = 12
+    seed: int = 1
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or self.threads < 1 or self.seed < 0:
+            raise InputError(
+                f"rounds is {self.rounds}, threads {self.threads}, seed {self.seed}; "
+                "give rounds and seed >= 0, threads >= 1"
+            )
+        if self.pretrain.steps and not self.pretrain.demonstrations:
+            raise InputError(
+                f"pretrain.steps is {self.pretrain.steps} and pretrain.demonstrations is 0, so there is nothing to "
+                "train on; give some demonstrations, or 0 steps"
+            )
+        self._check_teachers()
+        if self.judge and self.play.leaf.judge_eta > 0 and self.learner.root_value_mix > 0:
+            raise InputError(
+                "learner.root_value_mix is above 0 while a judge shifts the leaves, so the shift would enter the "
+                "value target; set root_value_mix or play.leaf.judge_eta to 0"
+            )
+
+    def _check_teachers(self) -> None:
+        kinds = [teacher.kind for teacher in self.teachers]
+        if "ngram" in kinds and not self.pretrain.demonstrations:
+            raise InputError(
+                "an ngram teacher is counted on the demonstrations, and pretrain.demonstrations is 0; "
+                "give some, or leave the teacher out"
+            )
+        voices = [(t.kind, t.order if t.kind == "ngram" else t.lag) for t in self.teachers]
+        for kind, number in voices:
+            if voices.count((kind, number)) > 1:
+                raise InputError(f"the {kind} teacher {number} is listed twice; list each teacher once")

@@ -1,0 +1,122 @@
+"""An episode: one game as it is stored. Parquet that ``datasets.load_dataset("parquet")`` opens.
+
+Knows how to turn games into a table and back. It does not choose which episodes to learn from (see
+``replay``).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.atomic import write_bytes
+from tokenzero.selfplay.player import Game
+
+SCHEMA = pa.schema(
+    [
+        ("problem", pa.string()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("tokens", pa.list_(pa.int64())),
+        ("prompt_len", pa.int32()),
+        ("positions", pa.list_(pa.int32())),
+        ("actions", pa.list_(pa.list_(pa.int64()))),
+        ("weights", pa.list_(pa.list_(pa.float32()))),
+        ("root_values", pa.list_(pa.float32())),
+        ("attribution", pa.list_(pa.list_(pa.float32()))),
+        ("outcome", pa.float32()),
+        ("forwarded_tokens", pa.int64()),
+        ("simulations", pa.int64()),
+        ("policy_version", pa.int32()),
+        ("seed", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One played problem.
+
+    ``tokens`` prompt and answer ids; ``positions[i]`` index of the token after which search i was made;
+    ``actions[i]`` and ``weights[i]`` its candidates with visits and their visit distribution;
+    ``root_values[i]`` in [-1, 1]; ``attribution[i]`` the chosen action's responsibility by proposer (column 0
+    the student); ``outcome`` z in [-1, 1].
+    """
+
+    problem: str
+    prompt: str
+    answer: str
+    tokens: list[int]
+    prompt_len: int
+    positions: list[int]
+    actions: list[list[int]]
+    weights: list[list[float]]
+    root_values: list[float]
+    attribution: list[list[float]]
+    outcome: float
+    forwarded_tokens: int
+    simulations: int
+    policy_version: int
+    seed: int
+
+
+def from_game(game: Game, outcome: float, policy_version: int, seed: int) -> Episode:
+    """The episode of a finished game with outcome z."""
+    actions, weights = [], []
+    for move in game.moves:
+        kept = np.flatnonzero((move.actions >= 0) & (move.weights > 0))
+        actions.append(move.actions[kept].tolist())
+        weights.append(move.weights[kept].tolist())
+    return Episode(
+        problem=game.problem.id,
+        prompt=game.problem.prompt,
+        answer=game.text,
+        tokens=game.prompt + game.tokens,
+        prompt_len=len(game.prompt),
+        positions=[len(game.prompt) - 1 + index for index in range(len(game.moves))],
+        actions=actions,
+        weights=weights,
+        root_values=[move.value for move in game.moves],
+        attribution=[move.responsibility.tolist() for move in game.moves],
+        outcome=float(np.float32(outcome)),  # as it is stored: a resumed run reads it back
+        forwarded_tokens=game.forwarded,
+        simulations=game.simulations,
+        policy_version=policy_version,
+        seed=seed,
+    )
+
+
+def write_episodes(path: Path, episodes: Sequence[Episode]) -> None:
+    """Write one Parquet shard, whole or not at all. Raises OutputError."""
+    columns = {f.name: [getattr(episode, f.name) for episode in episodes] for f in fields(Episode)}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=SCHEMA), buffer, write_page_checksum=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_episodes(path: Path) -> list[Episode]:
+    """Read a shard back. Raises InputError for a missing, corrupt or foreign file, naming it."""
+    try:
+        # ParquetFile, since read_table takes a folder named "a=b" on the way for a column
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        if not table.schema.equals(SCHEMA):
+            raise InputError(
+                f"{path} is not a shard of episodes: its columns are {', '.join(table.schema.names)}"
+            )
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"cannot read the episodes in {path}: {reason}; restore the file, or remove the run's checkpoints from "
+            "that round on and --resume plays those rounds again"
+        ) from error
+    return [Episode(**row) for row in rows]

@@ -1,0 +1,75 @@
+"""How good a method is on held-out problems: accuracy with its interval, and what it cost.
+
+Scoring happens after the games are over, so nothing a method does can depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.ledger import Ledger
+from tokenzero.selfplay.methods import Method, OnGames
+from tokenzero.tasks import Problem, Task
+
+
+@dataclass(frozen=True)
+class Score:
+    """A method on a set of problems. ``ci95`` is Wilson's interval; ``tokens`` are forwarded per problem,
+    prompt included.
+    """
+
+    method: str
+    problems: int
+    solved: int
+    accuracy: float
+    ci95: tuple[float, float]
+    mean_tokens: float
+    p95_tokens: float
+    mean_depth: float
+    ledger: Ledger
+
+
+def evaluate(
+    method: Method,
+    task: Task,
+    problems: Sequence[Problem],
+    rng: np.random.Generator,
+    on_games: OnGames | None = None,
+) -> Score:
+    """Play ``problems`` and score the answers; an answer counts as solved at a score of 1.
+
+    Raises InputError when there are no problems.
+    """
+    if not problems:
+        raise InputError("there are no problems to evaluate on; give at least one")
+    before = method.ledger.copy()
+    games = method.play([problem.public for problem in problems], rng, on_games=on_games)
+    solved = sum(task.score(problem, game.text) >= 1.0 for problem, game in zip(problems, games, strict=True))
+    tokens = np.asarray([game.forwarded for game in games])
+    return Score(
+        method=method.name,
+        problems=len(games),
+        solved=solved,
+        accuracy=solved / len(games),
+        ci95=wilson(solved, len(games)),
+        mean_tokens=float(tokens.mean()),
+        p95_tokens=float(np.percentile(tokens, 95)),
+        mean_depth=float(np.mean([game.depth for game in games])),
+        ledger=method.ledger.since(before),
+    )
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927), 95 % by default."""
+    if trials == 0:
+        return 0.0, 1.0
+    p = successes / trials
+    centre = p + z * z / (2 * trials)
+    spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

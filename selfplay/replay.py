@@ -1,0 +1,128 @@
+"""The replay window as arrays, and training batches cut from it.
+
+Episodes are laid out once per round so that a batch costs a few array look-ups. One causal forward per
+sequence then trains every searched position in it. This file does not know the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.student import Student
+from tokenzero.selfplay.episode import Episode
+from tokenzero.tasks import Task
+from tokenzero.value import mix_targets
+
+
+class Batch(NamedTuple):
+    """``ids`` i64 [N, T], right-padded. P policy targets: ``rows``, ``columns`` i64 [P], ``actions`` i64 [P,
+    K], ``weights`` f32 [P, K] (0 at pads), ``importance`` f32 [P]. V value targets: ``value_rows``,
+    ``value_columns`` i64 [V], ``value_targets`` f32 [V].
+    """
+
+    ids: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    actions: torch.Tensor
+    weights: torch.Tensor
+    importance: torch.Tensor
+    value_rows: torch.Tensor
+    value_columns: torch.Tensor
+    value_targets: torch.Tensor
+
+
+class Replay:
+    """E episodes, at most M searched positions each.
+
+    Answer arrays are indexed by answer position j: the state after j answer tokens. ``_actions`` i64 and
+    ``_weights`` f32 [E, M, K] hold the visit distributions (M counts one position more than any answer, for
+    the end mark), ``_importance`` f32 [E, M] the policy loss's weight (0: not searched), ``_believed`` f32
+    [E, M] root values.
+    """
+
+    def __init__(
+        self, episodes: Sequence[Episode], student: Student, *, lost_weight: float, root_value_mix: float
+    ) -> None:
+        if not episodes:
+            raise InputError("there are no episodes to learn from; play at least one game")
+        self._student = student
+        self._prompt_texts = [episode.prompt for episode in episodes]
+        self._prompts = [episode.tokens[: episode.prompt_len] for episode in episodes]
+        self._answers = [episode.tokens[episode.prompt_len :] for episode in episodes]
+        self._lengths = np.asarray([len(answer) for answer in self._answers])
+        longest = int(self._lengths.max()) + 1
+        slots = max((len(actions) for e in episodes for actions in e.actions), default=1)
+        shape = (len(episodes), longest)
+        self._actions = np.zeros((*shape, slots), np.int64)
+        self._weights = np.zeros((*shape, slots), np.float32)
+        self._importance = np.zeros(shape, np.float32)
+        self._targets = np.zeros(shape, np.float32)
+        for row, episode in enumerate(episodes):
+            self._lay_out(row, episode, lost_weight, root_value_mix)
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def _lay_out(self, row: int, episode: Episode, lost_weight: float, root_value_mix: float) -> None:
+        won = episode.outcome > 0
+        for position, actions, weights in zip(
+            episode.positions, episode.actions, episode.weights, strict=True
+        ):
+            place = position - (episode.prompt_len - 1)
+            self._actions[row, place, : len(actions)] = actions
+            self._weights[row, place, : len(weights)] = weights
+            self._importance[row, place] = 1.0 if won else lost_weight
+        end, answer, eos = len(self._answers[row]), self._answers[row], self._student.eos_id
+        if won and eos is not None and (not answer or answer[-1] != eos):
+            # The task's verdict ended the game; the policy learns to end the answer by itself.
+            self._actions[row, end, 0], self._weights[row, end, 0], self._importance[row, end] = eos, 1.0, 1.0
+        believed = np.full(self._targets.shape[1], episode.outcome, np.float32)
+        believed[: len(episode.root_values)] = episode.root_values
+        self._targets[row] = mix_targets(episode.outcome, believed, root_value_mix)
+
+    def batch(self, chosen: npt.NDArray[np.int64], task: Task | None, rng: np.random.Generator) -> Batch:
+        """The episodes ``chosen`` i64 [N]. With a ``task`` each prompt is replaced by an equivalent one (its
+        ``augment``).
+        """
+        prompts = self._equivalent(chosen, task, rng)
+        lengths = self._lengths[chosen]
+        before = np.asarray([len(prompt) for prompt in prompts])
+        ids = np.full((len(chosen), int((before + lengths).max())), self._student.pad_id, np.int64)
+        for row, (prompt, index) in enumerate(zip(prompts, chosen.tolist(), strict=True)):
+            ids[row, : len(prompt) + lengths[row]] = prompt + self._answers[index]
+        rows, places = np.nonzero(self._importance[chosen])
+        source = chosen[rows]
+        value_rows, value_places = np.nonzero(np.arange(self._targets.shape[1]) <= lengths[:, None])
+        arrays = (
+            ids,
+            rows,
+            before[rows] - 1 + places,
+            self._actions[source, places],
+            self._weights[source, places],
+            self._importance[source, places],
+            value_rows,
+            before[value_rows] - 1 + value_places,
+            self._targets[chosen[value_rows], value_places],
+        )
+        return Batch(*(torch.from_numpy(array).to(self._student.device) for array in arrays))
+
+    def _equivalent(
+        self, chosen: npt.NDArray[np.int64], task: Task | None, rng: np.random.Generator
+    ) -> list[list[int]]:
+        own = [self._prompts[index] for index in chosen.tolist()]
+        if task is None:
+            return own
+        texts = [task.augment(self._prompt_texts[index], rng) for index in chosen.tolist()]
+        # An equivalent of a prompt that was checked when it was played needs no second check, only speed.
+        encodings = self._student.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        bos = self._student.tokenizer.bos_token_id
+        return [
+            ([bos] if old[0] == bos else []) + encoding.ids
+            for old, encoding in zip(own, encodings, strict=True)
+        ]

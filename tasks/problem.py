@@ -1,0 +1,119 @@
+"""What a problem, a verdict and a task are.
+
+The split between `PublicProblem` and `Problem` is the safety rule of this project: whatever runs at test time
+is handed a `PublicProblem`, a type with no place for the reference answer, so it cannot read one. `Problem`
+adds the reference and is seen only by scoring and by self-play on training problems.
+
+This file does not know any particular task, does not tokenize and does not search.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tokenzero.mcts.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicProblem:
+    """The part of a problem that anyone may see. It has no reference field, on purpose.
+
+    id: unique within its task. prompt: the text put before the answer. tag: a context name (for example the
+    data set) by which teachers may specialise; empty when there is none.
+    """
+
+    id: str
+    prompt: str
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem with its private reference: the gold answer, or None where the statement alone is enough."""
+
+    public: PublicProblem
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What can be said about a possibly unfinished answer.
+
+    done and score 1.0: solved. done and 0.0: illegal or wrong, whatever is written next. done and None:
+    finished, but only the gold reference can score it. not done: score is None and the answer may go on.
+    """
+
+    done: bool
+    score: float | None
+
+
+ONGOING = Verdict(False, None)
+SOLVED = Verdict(True, 1.0)
+FAILED = Verdict(True, 0.0)
+
+
+class Task(ABC):
+    """A set of problems with splits, a verifier and a stop rule. Immutable once built; safe to share.
+
+    name: what `get_task` accepts. public_verifier: True when `verdict` needs only the problem statement, so
+    that test-time search may call it.
+    """
+
+    name: str
+    public_verifier: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def max_answer_tokens(self) -> int:
+        """A length limit in the task's own tokens (see `tokenizer_spec`), with one to spare for the end mark.
+
+        No legal answer is longer where the rules bound the length; a generous guess where they do not.
+        """
+
+    @abstractmethod
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of "train", "validation" or "test", in a fixed order. Raises InputError for other
+        names.
+        """
+
+    @abstractmethod
+    def verdict(self, problem: PublicProblem, answer: str) -> Verdict:
+        """The verdict on an answer that may be unfinished; called after every token, so it takes
+        microseconds.
+        """
+
+    @abstractmethod
+    def score(self, problem: Problem, answer: str) -> float:
+        """The score in [0, 1] of a complete answer; may read the reference. Malformed text gives 0.0."""
+
+    @abstractmethod
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        """`count` (prompt, answer) pairs on training problems, to teach the writing and not the winning."""
+
+    @abstractmethod
+    def tokenizer_spec(self) -> dict[str, Any]:
+        """What a fixed vocabulary for this task holds.
+
+        {"kind": "words", "words": [...]} (text is split at spaces) or {"kind": "characters", "alphabet":
+        "..."}.
+        """
+
+    def augment(self, prompt: str, rng: np.random.Generator) -> str:
+        """An equivalent prompt: one with the same legal answers and the same verdicts. Default: the same
+        prompt.
+        """
+        return prompt
+
+
+def check_split(split: str) -> str:
+    """Return `split` if it is one of SPLITS, else raise InputError."""
+    if split not in SPLITS:
+        raise InputError(f"split {split!r} does not exist; use one of {', '.join(SPLITS)}")
+    return split

@@ -1,0 +1,47 @@
+"""Tasks by name. Building a task does not generate its problems; that waits until they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from tokenzero.mcts.errors import InputError
+from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
+from tokenzero.tasks.game24 import GAME24
+from tokenzero.tasks.problem import Task
+
+COUNTDOWN_PRESETS = {"countdown": CountdownConfig(), "game24": GAME24}
+REASONING_GYM = "reasoning-gym:"
+
+
+def get_task(name: str, **options: Any) -> Task:
+    """The task called `name`: "countdown", "game24" or "reasoning-gym:DATASET".
+
+    options: for the first two, fields of `CountdownConfig` that replace the preset's; for the last, fields of
+    `ReasoningGymConfig`. Raises InputError for an unknown name or option, naming the nearest known one.
+    """
+    if name in COUNTDOWN_PRESETS:
+        preset = COUNTDOWN_PRESETS[name]
+        _check_options(name, options, preset)
+        return CountdownTask(replace(preset, **options), name)
+    if name.startswith(REASONING_GYM):
+        from tokenzero.tasks.reasoning_gym import ReasoningGymConfig, ReasoningGymTask
+
+        dataset = name.removeprefix(REASONING_GYM)
+        _check_options(name, options, ReasoningGymConfig)
+        return ReasoningGymTask(dataset, ReasoningGymConfig(**options))
+    known = [*COUNTDOWN_PRESETS, REASONING_GYM + "chain_sum"]
+    raise InputError(f"task {name!r} does not exist; {_nearest(name, known)}")
+
+
+def _check_options(name: str, options: dict[str, Any], config: Any) -> None:
+    known = [field.name for field in fields(config)]
+    for option in options:
+        if option not in known:
+            raise InputError(f"task {name} has no option {option!r}; {_nearest(option, known)}")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"

@@ -1,0 +1,413 @@
+"""The search as its users see it: properties that hold for every tree, closed forms, and the front door."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import Synthetic
+
+from tokenzero.mcts import NONE, ROOT, Evaluation, InputError, SearchConfig, SearchResult, Tree, search
+from tokenzero.mcts.noise import draw, with_dirichlet
+
+K = 5
+
+
+@st.composite
+def configs(draw_: st.DrawFn) -> SearchConfig:
+    return SearchConfig(
+        method=draw_(st.sampled_from(["puct", "gumbel"])),
+        simulations=draw_(st.integers(0, 40)),
+        candidates=K,
+        max_depth=draw_(st.sampled_from([None, 1, 2, 5])),
+        leaves=draw_(st.integers(1, 5)),
+        virtual_loss=draw_(st.sampled_from([0.0, 0.5, 1.0])),
+        discount=draw_(st.sampled_from([0.0, 0.9, 1.0])),
+        node_capacity=draw_(st.sampled_from([None, 1, 2, 9, 60])),
+        stop_at_terminal=draw_(st.booleans()),
+        stop_on_solution=draw_(st.booleans()),
+        solution_value=0.2,
+        q_rescale=draw_(st.sampled_from(["siblings", "tree", "none"])),
+        min_spread=draw_(st.sampled_from([1e-8, 0.3])),
+        fpu=draw_(st.sampled_from(["min", "parent", "reduction"])),
+        considered=draw_(st.integers(1, 8)),
+        temperature=0.0,
+        gumbel_scale=0.0,
+    )
+
+
+@st.composite
+def environments(draw_: st.DrawFn) -> Synthetic:
+    seed = draw_(st.integers(0, 10_000))
+    pads, terminals = draw_(st.sampled_from([0.0, 0.3, 0.9])), draw_(st.sampled_from([0.0, 0.2, 0.8]))
+    return Synthetic(seed, K, states=60, pads=pads, terminals=terminals, rewards=draw_(st.booleans()))
+
+
+def run(env: Synthetic, config: SearchConfig, batch: int = 4, first: int = 0, **extra: Any) -> SearchResult:
+    return search(env.roots(batch, first), env, config, np.random.default_rng(0), **extra)
+
+
+def take(evaluation: Evaluation, rows: np.ndarray) -> Evaluation:
+    return Evaluation(**{name: values[rows] for name, values in vars(evaluation).items()})
+
+
+def rows_equal(a: SearchResult, row_a: int, b: SearchResult, row_b: int) -> None:
+    for name in ("actions", "visits", "weights", "q", "value", "chosen", "solution", "simulations"):
+        np.testing.assert_array_equal(getattr(a, name)[row_a], getattr(b, name)[row_b], err_msg=name)
+    for name, values in a.tree._asdict().items():
+        np.testing.assert_array_equal(values[row_a], getattr(b.tree, name)[row_b], err_msg=name)
+
+
+@settings(max_examples=150, deadline=None)
+@given(configs(), environments(), st.booleans())
+def test_every_tree_is_sound(config: SearchConfig, env: Synthetic, masked: bool) -> None:
+    roots = env.roots(4)
+    invalid = np.random.default_rng(1).random(roots.actions.shape) < 0.5 * masked
+    result = search(roots, env, config, np.random.default_rng(0), invalid=invalid)
+    tree, closed = result.tree, (roots.actions == -1) | invalid
+    assert (tree.inflight == 0).all(), "virtual loss is left behind"
+    assert (result.simulations <= config.simulations).all()
+    assert (tree.size <= config.nodes).all()
+    assert len(env.calls) == result.steps
+    assert all(0 < n <= 4 * config.leaves for n in env.calls)
+    assert sum(env.calls) == (tree.size - 1).sum()
+    assert (tree.visits[:, ROOT] == 1 + result.simulations).all()
+    for b in range(4):
+        assert_sound(tree, b, config)
+        assert (result.visits[b, closed[b]] == 0).all()
+        assert (result.weights[b, closed[b]] == 0).all()
+        if closed[b].all():
+            assert result.chosen[b] == NONE
+            assert result.simulations[b] == 0
+            assert result.weights[b].sum() == 0
+            continue
+        assert not closed[b, result.chosen[b]]
+        assert result.weights[b].sum() == pytest.approx(1, abs=1e-5)
+        stopped = config.stop_on_solution and result.solution[b] != NONE
+        assert result.simulations[b] == config.simulations or stopped
+
+
+def assert_sound(tree: Tree, b: int, config: SearchConfig) -> None:
+    for node in range(tree.size[b]):
+        children = tree.child[b, node][tree.child[b, node] != NONE]
+        through, raw = tree.visits[b, children].sum(), float(tree.raw_value[b, node])
+        own = tree.visits[b, node] - through  # evaluations backed up from the node itself
+        assert own >= 1
+        ends = (tree.terminal[b, node] and config.stop_at_terminal) or tree.depth[b, node] == config.max_depth
+        if ends:
+            assert len(children) == 0
+        elif len(children):
+            assert own == 1, "the children's visits sum to the node's minus one"
+        returned = own * raw
+        for child in children:
+            slot = tree.parent_slot[b, child]
+            assert tree.parent[b, child] == node
+            assert tree.child[b, node, slot] == child > node
+            assert tree.depth[b, child] == tree.depth[b, node] + 1
+            assert tree.edge_visits[b, node, slot] == tree.visits[b, child]
+            returned += tree.visits[b, child] * float(tree.edge_q[b, node, slot])
+        assert returned == pytest.approx(float(tree.value_sum[b, node]), abs=1e-4)
+    assert (tree.parent[b, tree.size[b] :] == NONE).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs(), environments(), st.permutations(range(4)))
+def test_rows_of_a_batch_are_independent(config: SearchConfig, env: Synthetic, order: list[int]) -> None:
+    roots = env.roots(4)
+    together = search(roots, env, config, np.random.default_rng(0))
+    shuffled = search(take(roots, np.array(order)), env, config, np.random.default_rng(0))
+    for place, b in enumerate(order):
+        rows_equal(together, b, shuffled, place)
+    alone = search(take(roots, np.array([2])), env, config, np.random.default_rng(0))
+    rows_equal(together, 2, alone, 0)
+
+
+@pytest.mark.parametrize("method", ["puct", "gumbel"])
+def test_same_seed_same_bits_and_another_seed_differs(method: str) -> None:
+    env = Synthetic(0, K)
+    config = SearchConfig(method=method, candidates=K, simulations=20, dirichlet_fraction=0.25)
+    once, again, other = (
+        search(env.roots(8), env, config, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    for b in range(8):
+        rows_equal(once, b, again, b)
+    assert (once.visits != other.visits).any()
+
+
+def test_no_simulations_answer_from_the_prior() -> None:
+    env = Synthetic(0, K, pads=0.3)
+    roots = env.roots(6)
+    mass = np.where(roots.actions == -1, 0, np.exp(roots.logits.astype(np.float64)))
+    prior = mass / mass.sum(axis=1, keepdims=True)
+    for method in ("puct", "gumbel"):
+        config = SearchConfig(method=method, simulations=0, candidates=K, temperature=0, gumbel_scale=0)
+        result = run(env, config, batch=6)
+        np.testing.assert_allclose(result.weights, prior, atol=1e-6)
+        np.testing.assert_array_equal(result.chosen, prior.argmax(axis=1))
+        np.testing.assert_array_equal(result.value, roots.value)
+        assert result.steps == 0
+        assert env.calls == []
+        assert not result.visits.any()
+        assert not result.q.any()
+
+
+def test_gumbel_choice_without_simulations_samples_the_prior() -> None:
+    env = Synthetic(0, K)
+    roots = take(env.roots(1), np.zeros(20_000, np.int64))
+    config = SearchConfig(simulations=0, candidates=K)
+    result = search(roots, env, config, np.random.default_rng(0))
+    share = np.bincount(result.chosen, minlength=K) / 20_000
+    np.testing.assert_allclose(share, result.weights[0], atol=0.015)
+
+
+def test_gumbel_weights_after_one_level_are_the_closed_form() -> None:
+    """Every candidate visited once at depth 1: softmax(logit + (50 + 1) * 0.1 * Q rescaled to [0, 1])."""
+    env = Synthetic(5, K)
+    config = SearchConfig(simulations=K, considered=K, candidates=K, max_depth=1, gumbel_scale=0)
+    result = run(env, config, batch=6)
+    assert (result.visits == 1).all()
+    q = env.value[env.next[:6]].astype(np.float64)
+    spread = q.max(axis=1, keepdims=True) - q.min(axis=1, keepdims=True)
+    score = env.logits[:6] + 5.1 * (q - q.min(axis=1, keepdims=True)) / spread
+    expected = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(result.weights, expected, rtol=1e-5)
+    np.testing.assert_array_equal(result.chosen, score.argmax(axis=1))
+
+
+@pytest.mark.parametrize("method", ["puct", "gumbel"])
+def test_equal_values_leave_the_prior_in_charge(method: str) -> None:
+    """Rounding of a constant value must not be rescaled into a preference: 0.1 everywhere searches as 0
+    does.
+    """
+    visits = []
+    for constant in (0.0, 0.1):
+        env = Synthetic(6, K)
+        env.value[:] = constant
+        visits.append(
+            run(env, SearchConfig(method=method, simulations=200, candidates=K, gumbel_scale=0)).visits
+        )
+    np.testing.assert_array_equal(visits[0], visits[1])
+
+
+@pytest.mark.parametrize("method", ["puct", "gumbel"])
+@pytest.mark.parametrize("leaves", [1, 4])
+def test_search_finds_the_one_good_leaf(method: str, leaves: int) -> None:
+    """Depth 3, 5 actions: one of 125 leaves wins, inner values say nothing, and yet the root ends up choosing
+    its side.
+    """
+    env = Synthetic(0, K, states=1 + 5 + 25 + 125)
+    env.next = np.minimum(np.arange(156)[:, None] * 5 + 1 + np.arange(5), 155)
+    env.terminal = np.arange(156) >= 31
+    env.value[:] = 0
+    env.value[31:] = -1
+    env.value[31 + 3 * 25 + 17] = 1
+    env.logits[:] = 0
+    config = SearchConfig(
+        method=method, leaves=leaves, simulations=800, candidates=K, temperature=0,
+        gumbel_scale=0, stop_on_solution=True, value_scale=0.02,
+    )  # fmt: skip
+    result = run(env, config, batch=1)
+    found = int(result.solution[0])
+    assert result.tree.terminal[0, found]
+    assert result.tree.raw_value[0, found] == 1
+    path = [
+        int(action - env.actions[state, 0])
+        for state, action in zip((0, 4, 24), result.tree.path(0, found), strict=True)
+    ]
+    assert path == [3, 3, 2]
+    assert result.simulations[0] < 800
+
+
+def test_several_leaves_take_fewer_evaluations() -> None:
+    env = Synthetic(1, K)
+    one = run(env, SearchConfig(method="puct", simulations=64, candidates=K))
+    many = run(env, SearchConfig(method="puct", simulations=64, candidates=K, leaves=8))
+    assert one.steps == 64
+    assert 8 <= many.steps < 40
+    assert (many.simulations == 64).all()
+
+
+def test_virtual_loss_spreads_the_leaves_of_a_step() -> None:
+    """Everything below slot 0 is worth more: pessimism in flight sends part of each step elsewhere all the
+    same.
+    """
+    env = Synthetic(2, K)
+    good = np.arange(200) >= 100
+    env.next = np.where(good[:, None], 100 + env.next // 2, 4 + env.next // 3)
+    env.next[:4, 0] = 100
+    env.value = np.where(good, 0.5, 0.0).astype(np.float32)
+    env.logits[:] = 0
+    shares = []
+    for loss in (0.0, 1.0):
+        config = SearchConfig(
+            method="puct", simulations=80, candidates=K, leaves=8, virtual_loss=loss, q_rescale="none"
+        )
+        shares.append(run(env, config).visits[:, 0].mean() / 80)
+    assert shares[0] > shares[1] + 0.05
+    assert shares[1] > 1 / K
+
+
+def test_terminal_revisits_are_not_evaluated_again() -> None:
+    env = Synthetic(0, K)
+    env.terminal[:] = True
+    result = run(env, SearchConfig(method="puct", simulations=50, candidates=K), batch=3)
+    assert (result.simulations == 50).all()
+    assert sum(env.calls) == (result.visits > 0).sum() <= 15
+    np.testing.assert_allclose(
+        result.q[result.visits > 0], env.value[env.next[:3]][result.visits > 0], rtol=1e-6
+    )
+
+
+def test_terminal_root_and_root_without_candidates_are_left_alone() -> None:
+    env = Synthetic(0, K)
+    roots = env.roots(3)
+    roots.terminal[0] = True
+    roots.value[0] = 1
+    roots.actions[1] = -1
+    result = search(roots, env, SearchConfig(candidates=K, gumbel_scale=0), np.random.default_rng(0))
+    assert result.simulations.tolist() == [0, 0, 16]
+    assert result.solution.tolist() == [ROOT, NONE, NONE]
+    assert result.chosen[1] == NONE
+    assert (result.chosen[[0, 2]] >= 0).all()
+
+
+def test_narrow_evaluations_are_padded() -> None:
+    env = Synthetic(0, K)
+    narrow = run(env, SearchConfig(candidates=K, gumbel_scale=0))
+    wide = run(env, SearchConfig(candidates=K + 3, gumbel_scale=0))
+    np.testing.assert_array_equal(wide.visits[:, :K], narrow.visits)
+    np.testing.assert_array_equal(wide.weights[:, :K], narrow.weights)
+    assert (wide.actions[:, K:] == -1).all()
+    assert not wide.weights[:, K:].any()
+
+
+@pytest.mark.parametrize("stop_at_terminal", [True, False])
+def test_path_replays_to_the_state(stop_at_terminal: bool) -> None:
+    env = Synthetic(0, K, pads=0.2, terminals=0.1)
+    config = SearchConfig(method="puct", simulations=60, candidates=K, stop_at_terminal=stop_at_terminal)
+    tree = run(env, config).tree
+    for b in range(4):
+        assert tree.path(b, ROOT) == []
+        for node in range(tree.size[b]):
+            state = b
+            for action in tree.path(b, node):
+                state = env.next[state, np.flatnonzero(env.actions[state] == action)[0]]
+            assert state == tree.state[b, node]
+
+
+def test_draw_follows_the_temperature() -> None:
+    weights = np.tile([0.0, 3.0, 1.0, 0.0], (40_000, 1))
+    rng = np.random.default_rng(0)
+    for temperature, odds in ((1.0, 3.0), (0.5, 9.0), (2.0, 3**0.5)):
+        share = np.bincount(draw(rng, weights, temperature), minlength=4) / 40_000
+        assert share[1] / share[2] == pytest.approx(odds, rel=0.06)
+        assert share[0] == share[3] == 0
+    assert (draw(rng, weights[:9], 0.0) == 1).all()
+    assert (draw(rng, weights[:9], 1e-300) == 1).all()
+    assert draw(rng, np.array([[0.0, 0.0], [2.0, 2.0]]), 0.0).tolist() == [-1, 0]
+
+
+def test_dirichlet_noise_mixes_over_valid_slots() -> None:
+    prior = np.tile(np.array([0.5, 0.3, 0.2, 0.0], np.float32), (3000, 1))
+    valid = np.tile([True, True, True, False], (3000, 1))
+    valid[0] = False
+    mixed = with_dirichlet(np.random.default_rng(0), prior, valid, 0.25, 0.3)
+    np.testing.assert_array_equal(mixed[0], prior[0])
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)
+    assert (mixed[:, 3] == 0).all()
+    assert (mixed[1:, :3] >= 0.75 * prior[1:, :3] - 1e-7).all()
+    np.testing.assert_allclose(
+        mixed[1:].mean(axis=0), 0.75 * prior[0] + 0.25 * np.array([1, 1, 1, 0]) / 3, atol=0.01
+    )
+    variance = (mixed[1:, 0] - 0.75 * prior[1:, 0]).var() / 0.25**2  # Dirichlet: m (1 - m) / (n alpha + 1)
+    assert variance == pytest.approx((1 / 3) * (2 / 3) / 1.9, rel=0.1)
+
+
+BAD_OPTIONS: dict[str, Any] = {
+    "method": "frontear", "q_rescale": "row", "fpu": "max", "simulations": -1, "candidates": 0, "leaves": 0,
+    "max_depth": 0, "node_capacity": 0, "considered": 0, "discount": float("nan"), "virtual_loss": -1.0,
+    "c_base": 0.0, "dirichlet_fraction": 1.5, "dirichlet_alpha": 0.0, "temperature": -0.1,
+    "solution_value": float("inf"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_options_out_of_range_are_named(name: str) -> None:
+    with pytest.raises(InputError, match=rf"search\.{name} is "):
+        replace(SearchConfig(), **{name: BAD_OPTIONS[name]})
+
+
+def test_unknown_method_lists_the_methods() -> None:
+    with pytest.raises(InputError, match="puct, gumbel"):
+        SearchConfig(method="alphabeta")
+
+
+def spoiled(field: str, index: Any, value: Any) -> Evaluation:
+    roots = Synthetic(0, K).roots(3)
+    getattr(roots, field)[index] = value
+    return roots
+
+
+BAD_ROOTS = {
+    r"root\.logits is nan in row 1, slot 2": spoiled("logits", (1, 2), np.nan),
+    r"root\.logits is inf in row 0": spoiled("logits", (0, 0), np.inf),
+    r"root\.logits is -inf at every open slot of row 2": spoiled("logits", 2, -np.inf),
+    r"root\.value is nan in row 2": spoiled("value", 2, np.nan),
+    r"root\.reward is inf in row 0": spoiled("reward", 0, np.inf),
+    r"root\.actions has shape \(3,\)": replace(spoiled("value", 0, 0), actions=np.zeros(3, np.int64)),
+    r"root\.actions has dtype float64": replace(spoiled("value", 0, 0), actions=np.zeros((3, K))),
+    r"root\.logits has shape \(3, 4\)": replace(spoiled("value", 0, 0), logits=np.zeros((3, 4), np.float32)),
+    r"root\.states has shape \(2,\)": replace(spoiled("value", 0, 0), states=np.zeros(2, np.int64)),
+    r"root\.terminal has dtype int64": replace(spoiled("value", 0, 0), terminal=np.zeros(3, np.int64)),
+    r"6 candidates; give at most 5": Synthetic(0, K + 1).roots(3),
+}
+
+
+@pytest.mark.parametrize("message", BAD_ROOTS)
+def test_bad_roots_are_refused_at_the_door(message: str) -> None:
+    env = Synthetic(0, K)
+    with pytest.raises(InputError, match=message):
+        search(BAD_ROOTS[message], env, SearchConfig(candidates=K), np.random.default_rng(0))
+    assert env.calls == []
+
+
+def test_bad_extras_are_refused() -> None:
+    env, rng = Synthetic(0, K), np.random.default_rng(0)
+    gumbel, puct = SearchConfig(candidates=K), SearchConfig(candidates=K, method="puct")
+    for config, extra, message in (
+        (gumbel, {"invalid": np.zeros((3, K))}, "invalid is float64"),
+        (gumbel, {"invalid": np.zeros((3, K - 1), bool)}, "invalid is bool"),
+        (gumbel, {"gumbel": np.full((3, K), np.nan)}, "gumbel has shape"),
+        (puct, {"gumbel": np.zeros((3, K))}, 'search.method is "puct"'),
+    ):
+        with pytest.raises(InputError, match=message):
+            search(env.roots(3), env, config, rng, **extra)
+    with pytest.raises(InputError, match="rng is int"):
+        search(env.roots(3), env, gumbel, 0)  # type: ignore[arg-type]
+    only_bad = spoiled("logits", (0, slice(1, None)), -np.inf)
+    mask = np.zeros((3, K), bool)
+    mask[0, 0] = True
+    with pytest.raises(InputError, match="open slot of row 0"):
+        search(only_bad, env, gumbel, rng, invalid=mask)
+
+
+def test_a_bad_answer_of_the_evaluator_is_named() -> None:
+    env = Synthetic(0, K)
+    env.logits[:, 3] = np.nan
+    roots = env.roots(3)
+    roots.logits = np.zeros((3, K), np.float32)
+    with pytest.raises(InputError, match=r"evaluation\.logits is nan in row 0, slot 3"):
+        search(roots, env, SearchConfig(candidates=K), np.random.default_rng(0))
+
+
+def test_garbage_in_empty_slots_is_ignored() -> None:
+    env = Synthetic(0, K, pads=0.4)
+    clean = run(env, SearchConfig(candidates=K, gumbel_scale=0))
+    env.logits[env.actions == -1] = np.nan
+    dirty = run(env, SearchConfig(candidates=K, gumbel_scale=0))
+    for b in range(4):
+        rows_equal(clean, b, dirty, b)

@@ -1,0 +1,31 @@
+"""Tasks by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenzero.mcts.errors import InputError
+from tokenzero.tasks import GAME24, CountdownConfig, CountdownTask, get_task
+
+
+def test_presets_and_options() -> None:
+    default = get_task("countdown")
+    assert isinstance(default, CountdownTask)
+    assert default.config == CountdownConfig()
+    assert default.name == "countdown"
+    assert default.public_verifier is True
+    changed = get_task("game24", seed=3, test=10)
+    assert isinstance(changed, CountdownTask)
+    assert changed.config == CountdownConfig(**{**vars(GAME24), "seed": 3, "test": 10})
+    assert changed.name == changed.problems("test")[0].public.tag == "game24"
+
+
+def test_unknown_names_get_the_nearest_known_one() -> None:
+    with pytest.raises(InputError, match="'countdwn' does not exist; did you mean 'countdown'"):
+        get_task("countdwn")
+    with pytest.raises(InputError, match="use one of countdown, game24, reasoning-gym:"):
+        get_task("zzz")
+    with pytest.raises(InputError, match="no option 'number'; did you mean 'numbers'"):
+        get_task("countdown", number=3)
+    with pytest.raises(InputError, match="no option 'parttial'; did you mean 'partial'"):
+        get_task("reasoning-gym:chain_sum", parttial=True)

@@ -1,0 +1,3 @@
+"""AlphaZero for token sequences."""
+
+__version__ = "0.1.0"

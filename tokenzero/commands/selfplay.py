@@ -1,0 +1,41 @@
+"""``tokenzero selfplay``: play, learn, evaluate, checkpoint, round after round. The work is ``selfplay.run``'s."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tokenzero.config import load_config
+from tokenzero.mcts.errors import InputError
+from tokenzero.progress import COLUMNS, print_table, round_cells, showing
+from tokenzero.selfplay.config import SelfPlayConfig
+from tokenzero.selfplay.run import Run
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Execute the run and print its records."""
+    out = Path(arguments.out)
+    config = _config(arguments, out)
+    with showing(config.rounds) as listener:
+        records = Run(config, out, listener).execute(resume=arguments.resume)
+    if arguments.json:
+        print(json.dumps({"run": str(out), "rounds": records}))
+    else:
+        print_table(COLUMNS, [round_cells(record) for record in records], f"run {out}")
+    return 0
+
+
+def _config(arguments: argparse.Namespace, out: Path) -> SelfPlayConfig:
+    """The settings asked for. A resumed run needs none repeated: it kept its own in ``config.json``."""
+    overrides = list(arguments.set)
+    for name in ("seed", "rounds"):
+        if getattr(arguments, name) is not None:
+            overrides.append(f"{name}={getattr(arguments, name)}")
+    kept = out / "config.json"
+    if arguments.resume and arguments.preset is None and arguments.config is None:
+        if kept.is_file():
+            return load_config(path=kept, overrides=overrides)
+        if out.exists():
+            raise InputError(f"{out} holds no run to resume; leave --resume out or choose another --out")
+    return load_config(arguments.preset, arguments.config, overrides)

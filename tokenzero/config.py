@@ -1,0 +1,228 @@
+"""Settings of a run from presets, YAML files and ``--set`` words, bound to the frozen records of ``selfplay.config``.
+
+Later layers win: preset, file, overrides. Mistakes are one line that names the layer, the full dotted path and the way
+out. It does not know what the options mean: their ranges are checked by the records themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from tokenzero.config_text import parse
+from tokenzero.mcts.errors import InputError
+from tokenzero.selfplay.config import SelfPlayConfig
+
+DEFAULT_PRESET = "countdown"
+Values = dict[str, Any]
+Record = TypeVar("Record")
+
+# What a value of another type should have been, by pydantic's name of the mistake.
+_WANTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Some settings and where they were written, for messages."""
+
+    source: str
+    values: Values
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package, by name."""
+    files = resources.files("tokenzero").joinpath("presets").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def load_config(
+    preset: str | None = None, path: str | Path | None = None, overrides: Iterable[str] = ()
+) -> SelfPlayConfig:
+    """The settings of ``preset`` or of the file ``path`` (YAML, or the JSON a run keeps), changed by ``overrides``.
+
+    A file may name the preset it builds on with ``preset: NAME``. An override is ``a.b=value`` with a YAML value. With
+    neither preset nor file, the preset ``countdown``.
+
+    Raises:
+        InputError: unknown preset, unreadable file, unknown key, wrong type or value out of its range.
+    """
+    if preset is not None and path is not None:
+        raise InputError("give --preset or --config, not both; a file may say 'preset: NAME' itself")
+    layers = _file_layers(Path(path)) if path is not None else [_preset_layer(preset or DEFAULT_PRESET)]
+    layers.extend(_override_layer(word) for word in overrides)
+    for layer in layers:
+        _check_names(SelfPlayConfig, layer.values, (), layer.source)
+    merged: Values = {}
+    for layer in layers:
+        merged = _merged(merged, layer.values)
+    return bind(SelfPlayConfig, merged, layers)
+
+
+def bind(kind: type[Record], values: Values, layers: Sequence[Layer]) -> Record:
+    """``values`` as a record of type ``kind``; ``layers`` tell whose mistake a wrong value is (the last is blamed last).
+
+    Raises InputError, one line.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = tuple(str(part) for part in first["loc"])
+        source = next((layer.source for layer in reversed(layers) if _holds(layer.values, path)), layers[0].source)
+        raise InputError(f"{source}: {_complaint(path, first)}") from error
+
+
+def _complaint(path: tuple[str, ...], mistake: Mapping[str, Any]) -> str:
+    place = ".".join(path)
+    reason = mistake.get("ctx", {}).get("error")
+    if isinstance(reason, ValueError):  # the record's own check, which names the value and the way out
+        return f"{place}: {reason}" if place else str(reason)
+    wanted = _WANTED.get(mistake["type"])
+    if mistake["type"] == "unexpected_keyword_argument":
+        return f"{place} is not an option; remove it"
+    if mistake["type"] == "missing":
+        return f"{place} is missing; give it a value"
+    return f"{place} is {mistake['input']!r}; give {wanted}" if wanted else f"{place}: {mistake['msg']}"
+
+
+def _holds(values: Any, path: tuple[str, ...]) -> bool:
+    """Whether a layer says anything at ``path`` (places in lists end the walk)."""
+    for part in path:
+        if not isinstance(values, Mapping):
+            return True
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _preset_layer(name: str) -> Layer:
+    known = preset_names()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"preset {name!r} does not exist; {hint}there are {', '.join(known)}")
+    text = resources.files("tokenzero").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
+    return Layer(f"preset {name}", _mapping(parse(text, f"preset {name}"), f"preset {name}"))
+
+
+def _file_layers(path: Path) -> list[Layer]:
+    source = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"config {source} cannot be read ({error.strerror}); give a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"config {source} is not UTF-8 text; give a YAML file") from error
+    values = _mapping(parse(text, source), source)
+    base = values.pop("preset", None)
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"{source}: preset is {base!r}; name one of {', '.join(preset_names())}")
+    own = Layer(source, values)
+    return [own] if base is None else [_preset_layer(base), own]
+
+
+def _override_layer(word: str) -> Layer:
+    source = f"--set {word}"
+    path, equals, text = word.partition("=")
+    parts = path.split(".")
+    if not equals or not all(parts):
+        raise InputError(f"{source}: write it as a.b=value, for example learner.steps=100")
+    values: Any = parse(text, source)
+    for part in reversed(parts):
+        values = {part: values}
+    return Layer(source, values)
+
+
+def _mapping(values: Any, source: str) -> Values:
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: holds {type(values).__name__}; give a mapping such as 'rounds: 3'")
+    return values
+
+
+def _merged(below: Values, above: Values) -> Values:
+    """``above`` laid over ``below``. Mappings merge key by key, everything else is replaced.
+
+    What only makes sense together is replaced together: an empty mapping empties; another task name drops the old
+    task's options; another ``model_type`` or a model to ``load`` drops the old architecture.
+    """
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(value, Mapping) and value and isinstance(old, Mapping):
+            result[key] = _merged(_still_fitting(dict(old), value), dict(value))
+        else:
+            result[key] = value
+    return result
+
+
+def _still_fitting(old: Values, new: Mapping[str, Any]) -> Values:
+    if old.get("name", new.get("name")) != new.get("name", old.get("name")):
+        old.pop("options", None)
+    if new.get("load") is not None:
+        old.pop("architecture", None)
+    elif new.get("architecture"):
+        old.pop("load", None)
+    if "model_type" in new and "model_type" in old and new["model_type"] != old["model_type"]:
+        return {}
+    return old
+
+
+def _check_names(kind: type[Any], values: Any, path: tuple[str, ...], source: str) -> None:
+    """Refuse keys that the records do not have, with the full dotted path and the nearest name that exists."""
+    known = [field.name for field in fields(kind)]
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source}: {'.'.join(path)} is {values!r}; give a mapping with some of {', '.join(known)}")
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        here = (*path, str(key))
+        if key not in known:
+            raise InputError(f"{source}: {'.'.join(here)} is not an option; {_nearest(path, str(key), known)}")
+        for inner, index, item in _records(hints[key], value):
+            _check_names(inner, item, (*here, *index), source)
+
+
+def _records(hint: Any, value: Any) -> Iterable[tuple[type[Any], tuple[str, ...], Any]]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        yield hint, (), value
+    elif get_origin(hint) is list and is_dataclass(get_args(hint)[0]) and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield get_args(hint)[0], (str(index),), item
+
+
+def _nearest(path: tuple[str, ...], key: str, known: list[str]) -> str:
+    near = get_close_matches(key, known, n=1)
+    if near:
+        return f"did you mean {'.'.join((*path, near[0]))!r}?"
+    elsewhere = [".".join(place) for place in _all_paths(SelfPlayConfig, ()) if place[-1] == key]
+    if elsewhere:
+        return f"did you mean {elsewhere[0]!r}?"
+    return f"use one of {', '.join(known)}"
+
+
+def _all_paths(kind: type[Any], path: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        here = (*path, field.name)
+        yield here
+        if isinstance(hints[field.name], type) and is_dataclass(hints[field.name]):
+            yield from _all_paths(hints[field.name], here)
