@@ -255,11 +255,11 @@ class GatherEngine:
     def extend(self, states: Ids, tokens: Ids) -> Step:
         if self._version != self._student.version:
             raise InputError("the weights changed after these states were made; prefill the prompts again")
-        self.ledger.decode_tokens += len(states)
         steps = [
             self._extend(states[i : i + self._rows], tokens[i : i + self._rows])
             for i in range(0, len(states), self._rows)
         ]
+        self.ledger.decode_tokens += len(states)
         return _concatenate(steps)
 
     def release(self, states: Ids) -> None:

@@ -148,14 +148,15 @@ class TrainState:
             tensors = load_file(path)
             steps = 0
             for name, parameter in self._trained:
+                weight = tensors[f"weight/{name}"]
                 saved = {key: tensors[f"{key}/{name}"] for key in _SAVED if f"{key}/{name}" in tensors}
-                if any(saved[key].shape != parameter.shape for key in saved if key != "step"):
+                if any(one.shape != parameter.shape for key, one in saved.items() if key != "step"):
                     raise InputError(
-                        f"{path} belongs to another model: {name} is {tuple(saved['weight'].shape)} there "
+                        f"{path} belongs to another model: {name} is {tuple(weight.shape)} there "
                         f"and {tuple(parameter.shape)} here; give the directory of this model's own training"
                     )
-                parameter.copy_(saved.pop("weight"))
-                if saved:
+                parameter.copy_(weight)
+                if "step" in saved:
                     moments = {key: saved[key].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
                     self._optimizer.state[parameter] = {"step": saved["step"], **moments}
                     steps = int(saved["step"])

@@ -1,0 +1,62 @@
+"""What binds the parts: games, methods, evaluation, episodes, the learner, and whole runs.
+
+A `Player` turns a student, a task and a search configuration into finished games; `Search`, `greedy` and
+`BestOfN` are the test-time ways to answer; `Run` repeats play, learn and evaluate on disk. Nothing here knows
+the command line, YAML or HTTP.
+"""
+
+from __future__ import annotations
+
+from tokenzero.selfplay.config import (
+    EvaluationConfig,
+    ModelConfig,
+    PlayConfig,
+    SelfPlayConfig,
+    TaskConfig,
+    TeacherConfig,
+)
+from tokenzero.selfplay.episode import Episode, from_game, read_episodes, write_episodes
+from tokenzero.selfplay.evaluation import Score, evaluate, wilson
+from tokenzero.selfplay.evaluator import Grader, LeafConfig, LeafEvaluator, Parts
+from tokenzero.selfplay.learner import Learner, LearnerConfig, Losses
+from tokenzero.selfplay.methods import BestOfN, Method, Search, greedy
+from tokenzero.selfplay.player import Game, Move, Player
+from tokenzero.selfplay.replay import Batch, Replay
+from tokenzero.selfplay.run import Listener, Run, checkpoint_path, finished_rounds, shard_path
+
+__all__ = [
+    "Batch",
+    "BestOfN",
+    "Episode",
+    "EvaluationConfig",
+    "Game",
+    "Grader",
+    "LeafConfig",
+    "LeafEvaluator",
+    "Learner",
+    "LearnerConfig",
+    "Listener",
+    "Losses",
+    "Method",
+    "ModelConfig",
+    "Move",
+    "Parts",
+    "PlayConfig",
+    "Player",
+    "Replay",
+    "Run",
+    "Score",
+    "Search",
+    "SelfPlayConfig",
+    "TaskConfig",
+    "TeacherConfig",
+    "checkpoint_path",
+    "evaluate",
+    "finished_rounds",
+    "from_game",
+    "greedy",
+    "read_episodes",
+    "shard_path",
+    "wilson",
+    "write_episodes",
+]

@@ -140,14 +140,14 @@ class SelfPlayConfig:
             )
         if self.pretrain.steps and not self.pretrain.demonstrations:
             raise InputError(
-                f"pretrain.steps is {self.pretrain.steps} and pretrain.demonstrations is 0, so there is nothing to "
-                "train on; give some demonstrations, or 0 steps"
+                f"pretrain.steps is {self.pretrain.steps} and pretrain.demonstrations is 0, so there is "
+                "nothing to train on; give some demonstrations, or 0 steps"
             )
         self._check_teachers()
         if self.judge and self.play.leaf.judge_eta > 0 and self.learner.root_value_mix > 0:
             raise InputError(
-                "learner.root_value_mix is above 0 while a judge shifts the leaves, so the shift would enter the "
-                "value target; set root_value_mix or play.leaf.judge_eta to 0"
+                "learner.root_value_mix is above 0 while a judge shifts the leaves, so the shift would enter "
+                "the value target; set root_value_mix or play.leaf.judge_eta to 0"
             )
 
     def _check_teachers(self) -> None:

@@ -116,7 +116,7 @@ def read_episodes(path: Path) -> list[Episode]:
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"cannot read the episodes in {path}: {reason}; restore the file, or remove the run's checkpoints from "
-            "that round on and --resume plays those rounds again"
+            f"cannot read the episodes in {path}: {reason}; restore the file, or remove the run's "
+            "checkpoints from that round on and --resume plays those rounds again"
         ) from error
     return [Episode(**row) for row in rows]

@@ -14,21 +14,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tokenzero.mcts import Evaluation
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.engine import Engine, Ids
+from tokenzero.policy.decoding import Sampling, sample
+from tokenzero.policy.engine import Engine, Ids, Step
 from tokenzero.policy.ledger import Ledger
-from tokenzero.policy.student import Student
 from tokenzero.policy.pieces import Pieces
+from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.state_table import StateTable
 from tokenzero.tasks import PublicProblem, Task
-from tokenzero.teachers import Teacher, mix
+from tokenzero.teachers import Proposal, Teacher, mix
 from tokenzero.value import Judge, ValueHead
 from tokenzero.value.judge import shift
-from tokenzero.value.rollout import blend
+from tokenzero.value.rollout import Rollout, blend
 
 Grader = Callable[[int, str], float]
 """(game index, finished answer) -> score in [0, 1]; bound to training problems by self-play."""
@@ -89,6 +91,8 @@ class LeafEvaluator:
         self._candidates = min(candidates, parts.student.vocab_size)
         self._rng = rng
         self._grader: Grader | None = None
+        self._mark = parts.engine.ledger.copy()
+        self.table = StateTable(0, self._candidates, 1 + len(parts.teachers))
         self._children: dict[tuple[int, int], int] = {}
         self._banned = banned_tokens(parts.student)
 
@@ -104,12 +108,13 @@ class LeafEvaluator:
         self._problems = list(problems)
         self._grader = grader
         self._mark = parts.engine.ledger.copy()
+        self._children.clear()
         self.table = StateTable(len(problems), self._candidates, 1 + len(parts.teachers))
         self.spent = np.asarray([len(prompt) for prompt in self._prompts], np.int64)
         roots = np.asarray([self.table.add(game, -1, -1, "") for game in range(len(problems))], np.int64)
         step = parts.engine.prefill(self._prompts)
         self.table.slot[roots] = step.states
-        self._fill(roots, step.logits, step.hidden)
+        self._fill(roots, step)
         return roots
 
     def expand(self, states: Ids, actions: Ids) -> Evaluation:
@@ -117,18 +122,18 @@ class LeafEvaluator:
         forwarded.
         """
         rows = np.empty(len(states), np.int64)
-        fresh: list[int] = []
+        fresh: dict[int, None] = {}
         for index, key in enumerate(zip(states.tolist(), actions.tolist(), strict=True)):
             row = self._children.get(key)
             if row is None:
                 row = self._children[key] = self._add(*key)
                 if not self.table.terminal[row] or np.isnan(self.table.value[row]):
-                    fresh.append(row)
-            elif self.table.slot[row] >= 0:
+                    fresh[row] = None
+            elif self.table.slot[row] >= 0 or row in fresh:
                 self.ledger.cached_tokens += 1
             rows[index] = row
         if fresh:
-            self._forward(np.asarray(fresh, np.int64))
+            self._forward(np.asarray(list(fresh), np.int64))
         return self.view(rows)
 
     def view(self, rows: Ids) -> Evaluation:
@@ -144,7 +149,7 @@ class LeafEvaluator:
         )
 
     def release(self, states: Ids) -> None:
-        """Forget states; a later visit would forward them again."""
+        """Forget states, with or after everything below them; a later visit forwards them again."""
         for row in states.tolist():
             self._children.pop((int(self.table.parent[row]), int(self.table.token[row])), None)
         slots = self.table.slot[states]
@@ -155,6 +160,7 @@ class LeafEvaluator:
         """Free the games' states in the engine and return everything spent since ``start``."""
         slots = self.table.slot[: self.table.size]
         self._parts.engine.release(slots[slots >= 0])
+        self.table.slot[:] = -1
         ledger = self._parts.engine.ledger.since(self._mark)
         ledger.add(self.ledger)
         return ledger
@@ -173,66 +179,91 @@ class LeafEvaluator:
         """
         parts, table = self._parts, self.table
         game = int(table.game[parent])
-        text = parts.pieces.append(table.text[parent], table.answer(parent), token)
+        before = [] if parts.pieces.independent else table.answer(parent)
+        text = parts.pieces.append(table.text[parent], before, token)
         row = table.add(game, parent, token, text)
-        verdict = parts.task.verdict(self._problems[game], text)
+        full = bool(table.length[row] >= parts.task.max_answer_tokens)
+        score, ended = self._verdict(game, text, token, full)
+        if ended:
+            table.terminal[row] = True
+            # Without a verdict the student's own value must do: NaN asks for a forward.
+            table.value[row] = np.nan if score is None else 2.0 * score - 1.0
+        return row
+
+    def _verdict(self, game: int, text: str, token: int, full: bool) -> tuple[float | None, bool]:
+        """Score in [0, 1] of an answer, None if nobody here can tell, and whether ``token`` ended it."""
+        task = self._parts.task
+        verdict = task.verdict(self._problems[game], text)
         self.ledger.verifier_calls += 1
-        ended = (
-            verdict.done or token == parts.student.eos_id or table.length[row] >= parts.task.max_answer_tokens
-        )
-        if not ended:
-            return row
-        table.terminal[row] = True
+        if not (verdict.done or full or token == self._parts.student.eos_id):
+            return None, False
         score = verdict.score
         if score is None and self._grader is not None:
             score = self._grader(game, text)
             self.ledger.verifier_calls += 1
-        if score is None and parts.task.public_verifier:
+        if score is None and task.public_verifier:
             score = 0.0
-        # Without a verdict the student's own value must do: NaN asks for a forward.
-        table.value[row] = np.nan if score is None else 2.0 * score - 1.0
-        return row
+        return score, True
 
     def _forward(self, rows: Ids) -> None:
         table = self.table
         step = self._parts.engine.extend(table.slot[table.parent[rows]], table.token[rows])
         table.slot[rows] = step.states
         np.add.at(self.spent, table.game[rows], 1)
-        self._fill(rows, step.logits, step.hidden)
+        self._fill(rows, step)
 
     @torch.inference_mode()
-    def _fill(self, rows: Ids, logits: torch.Tensor, hidden: torch.Tensor) -> None:
-        parts, table, config = self._parts, self.table, self._config
-        logits = logits.clone()
+    def _fill(self, rows: Ids, step: Step) -> None:
+        table = self.table
+        logits = step.logits.clone()
         logits[:, self._banned] = -torch.inf
-        log_prior = torch.log_softmax(logits / config.prior_temperature, dim=-1)
+        log_prior = torch.log_softmax(logits / self._config.prior_temperature, dim=-1)
         top, actions = (tensor.cpu().numpy() for tensor in log_prior.topk(self._candidates, dim=-1))
+        value = self._values(rows, step)
+        if np.isnan(top).any() or np.isnan(value).any():
+            raise InputError(
+                "the model's output is not a number; its weights are damaged or training diverged"
+            )
         table.actions[rows] = np.where(np.isfinite(top), actions, -1)
         table.logits[rows] = np.where(np.isfinite(top), top, np.float32(np.finfo(np.float32).min))
-        if parts.teachers and config.teacher_beta > 0:
-            self._mix_teachers(rows)
+        if self._parts.teachers and self._config.teacher_beta > 0:
+            self._mix_teachers(rows[~table.terminal[rows]])
+        # An end that nobody verified must not pass for a solution, whose value is 1.
+        highest = np.where(table.terminal[rows], np.nextafter(np.float32(1), np.float32(0)), np.float32(1))
+        table.value[rows] = np.clip(value, np.float32(-1), highest)
+
+    def _values(self, rows: Ids, step: Step) -> npt.NDArray[np.float32]:
+        """What the parts think of states just forwarded, f32 [L]: value head, play-outs, judge."""
+        parts, table, config = self._parts, self.table, self._config
         value = np.zeros(len(rows), np.float32)
         if parts.value_head is not None:
-            value = parts.value_head.value(parts.value_head(hidden.float())).cpu().numpy().astype(np.float32)
-        if config.rollout_share > 0:
-            outcome = self._rollout(rows, logits)
-            value = blend(value, outcome, config.rollout_share).astype(np.float32)
+            raw = parts.value_head(step.hidden.float())
+            value = parts.value_head.value(raw).cpu().numpy().astype(np.float32)
+        going = np.flatnonzero(~table.terminal[rows])
+        scored = self._grader is not None or parts.task.public_verifier
+        if config.rollout_share > 0 and scored and going.size:
+            pick = torch.from_numpy(going).to(step.logits.device)
+            starts = Step(step.states[going], step.logits[pick], step.hidden[pick])
+            outcome = Rollout(lambda _, rng: self._play_out(rows[going], starts, rng))(going, self._rng)
+            value[going] = blend(value[going], outcome, config.rollout_share)
         if parts.judge is not None and config.judge_eta > 0:
-            prompts = [self._problems[g].prompt for g in table.game[rows].tolist()]
+            prompts = [self._problems[game].prompt for game in table.game[rows].tolist()]
             verdicts = parts.judge.judge(prompts, [table.text[row] for row in rows.tolist()])
             self.ledger.judge_calls += len(rows)
-            value = shift(value, verdicts, config.judge_eta).astype(np.float32)
-        table.value[rows] = np.clip(value, -1.0, 1.0)
+            value = shift(value, verdicts, config.judge_eta)
+        return value
 
     def _mix_teachers(self, rows: Ids) -> None:
         parts, table = self._parts, self.table
+        if not rows.size:
+            return
         sequences = [self.sequence(row) for row in rows.tolist()]
         proposals = [teacher.propose(sequences, self._candidates) for teacher in parts.teachers]
         self.ledger.teacher_tokens += sum(proposal.tokens for proposal in proposals)
         mixture = mix(
             table.actions[rows],
             np.exp(table.logits[rows]),
-            proposals,
+            [self._allowed(proposal) for proposal in proposals],
             np.asarray(parts.teacher_weights, np.float64),
             self._config.teacher_beta,
             self._candidates,
@@ -241,53 +272,44 @@ class LeafEvaluator:
         table.logits[rows] = mixture.logits
         table.responsibility[rows] = mixture.responsibility
 
-    def _rollout(self, rows: Ids, logits: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Play each state to its end by sampling the student; outcomes f32 [L]. Paid as value tokens."""
-        parts, table = self._parts, self.table
-        engine = parts.engine
-        before = engine.ledger.decode_tokens
-        outcome = np.zeros(len(rows), np.float32)
-        live = np.flatnonzero(~table.terminal[rows])
-        slots, made = table.slot[rows].copy(), []
+    def _allowed(self, proposal: Proposal) -> Proposal:
+        """The proposal without tokens that are never an answer's next: a teacher does not know which they
+        are.
+        """
+        kept = (proposal.actions >= 0) & ~np.isin(proposal.actions, self._banned)
+        order = np.argsort(~kept, axis=1, kind="stable")  # pads go to the end
+        actions = np.where(kept, proposal.actions, -1)
+        probs = np.where(kept, proposal.probs, np.float32(0))
+        return Proposal(
+            np.take_along_axis(actions, order, 1), np.take_along_axis(probs, order, 1), proposal.tokens
+        )
+
+    def _play_out(self, rows: Ids, starts: Step, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Outcome f32 [L] of one sampled continuation of each state; its tokens are paid as value tokens."""
+        parts, table, ledger = self._parts, self.table, self._parts.engine.ledger
+        games = table.game[rows].tolist()
         texts = [table.text[row] for row in rows.tolist()]
-        answers = [table.answer(row) for row in rows.tolist()]
-        games = table.game[rows]
-        while live.size:
-            noise = torch.from_numpy(self._rng.gumbel(size=(len(live), logits.shape[1])).astype(np.float32))
-            tokens = (logits.cpu() + noise).argmax(dim=-1).numpy().astype(np.int64)
-            going: list[int] = []
-            for index, token in zip(live.tolist(), tokens.tolist(), strict=True):
-                texts[index] = parts.pieces.append(texts[index], answers[index], token)
-                answers[index].append(token)
-                verdict = parts.task.verdict(self._problems[int(games[index])], texts[index])
-                self.ledger.verifier_calls += 1
-                if verdict.done and verdict.score is not None:
-                    outcome[index] = 2.0 * verdict.score - 1.0
-                elif (
-                    verdict.done
-                    or token == parts.student.eos_id
-                    or len(answers[index]) >= parts.task.max_answer_tokens
-                ):
-                    if self._grader is not None:
-                        outcome[index] = 2.0 * self._grader(int(games[index]), texts[index]) - 1.0
-                    elif parts.task.public_verifier:
-                        outcome[index] = -1.0
-                else:
-                    going.append(index)
-            keep = np.isin(live, going)
-            live = live[keep]
-            if live.size:
-                step = engine.extend(slots[live], tokens[keep])
-                np.add.at(self.spent, games[live], 1)
-                slots[live] = step.states
-                made.append(step.states)
-                logits = step.logits.clone()
-                logits[:, self._banned] = -torch.inf
-        for states in reversed(made):
-            engine.release(states)
-        forwarded = engine.ledger.decode_tokens - before
-        engine.ledger.decode_tokens -= forwarded
-        engine.ledger.value_tokens += forwarded
+        answers = [[] if parts.pieces.independent else table.answer(row) for row in rows.tolist()]
+        room = (parts.task.max_answer_tokens - table.length[rows]).tolist()
+        outcome = np.full(len(rows), -1.0, np.float32)
+
+        def stop(index: int, tokens: list[int]) -> bool:
+            before = [] if parts.pieces.independent else answers[index] + tokens[:-1]
+            texts[index] = parts.pieces.append(texts[index], before, tokens[-1])
+            game = games[index]
+            verdict, ended = self._verdict(game, texts[index], tokens[-1], len(tokens) >= room[index])
+            if ended and verdict is not None:
+                outcome[index] = 2.0 * verdict - 1.0
+            return ended
+
+        spent = ledger.decode_tokens
+        limit = parts.task.max_answer_tokens
+        tokens, _ = sample(
+            parts.engine, starts, Sampling(), rng, stop, banned=self._banned, max_new_tokens=limit
+        )
+        ledger.value_tokens += ledger.decode_tokens - spent
+        ledger.decode_tokens = spent
+        np.add.at(self.spent, table.game[rows], [len(answer) - 1 for answer in tokens])
         return outcome
 
 

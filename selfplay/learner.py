@@ -20,7 +20,7 @@ from tokenzero.policy.pretrain import clone
 from tokenzero.policy.student import Student
 from tokenzero.policy.train_state import OptimizerConfig, TrainState
 from tokenzero.selfplay.episode import Episode
-from tokenzero.selfplay.replay import Batch, Replay
+from tokenzero.selfplay.replay import Batch, Replay, Totals
 from tokenzero.tasks import Task
 from tokenzero.value import ValueHead
 
@@ -31,20 +31,23 @@ ON_STEP = Callable[[int], None]
 class LearnerConfig:
     """What is minimised and for how long.
 
-    ``steps`` per round over a replay ``window`` of rounds; ``value_weight``, ``kl_weight`` (anchor to the
-    warm start), ``entropy_weight`` (bonus), ``lost_weight`` (policy loss of lost games); ``root_value_mix``
-    share of the search's root value in the value target; ``augment`` replaces each prompt by an equivalent
-    one.
+    ``steps`` per round over a replay ``window`` of rounds; ``value_warmup`` steps on the demonstrations'
+    outcomes before round 1; ``value_weight``, ``kl_weight`` (anchor to the warm start), ``entropy_weight``
+    (bonus), ``lost_weight`` (policy loss of lost games); ``root_value_mix`` share of the root value in the
+    value target; ``played_share`` share of the move that was played in the policy target of won games (0:
+    visits alone, 1: expert iteration); ``augment`` replaces each prompt by an equivalent one.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     steps: int = 500
     window: int = 4
+    value_warmup: int = 300
     value_weight: float = 1.0
     kl_weight: float = 0.0
     entropy_weight: float = 0.0
     lost_weight: float = 1.0
+    played_share: float = 0.0
     root_value_mix: float = 0.0
     augment: bool = True
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -54,9 +57,11 @@ class LearnerConfig:
             raise InputError(
                 f"learner.steps is {self.steps} and window is {self.window}; give at least 1 of each"
             )
-        for name in ("value_weight", "kl_weight", "lost_weight"):
+        for name in ("value_warmup", "value_weight", "kl_weight", "entropy_weight", "lost_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"learner.{name} is {getattr(self, name)}; give a number of at least 0")
+        if not 0 <= self.played_share <= 1:
+            raise InputError(f"learner.played_share is {self.played_share}; give a number from 0 to 1")
         if not 0 <= self.root_value_mix <= 1:
             raise InputError(f"learner.root_value_mix is {self.root_value_mix}; give a number from 0 to 1")
 
@@ -110,9 +115,12 @@ class Learner:
         """``steps`` optimiser steps on ``episodes``; afterwards the student plays with the new average."""
         config = self._config
         replay = Replay(
-            episodes, self.student, lost_weight=config.lost_weight, root_value_mix=config.root_value_mix
+            episodes,
+            self.student,
+            lost_weight=config.lost_weight,
+            root_value_mix=config.root_value_mix,
+            played_share=config.played_share,
         )
-        self._working.model.train()
         sums = np.zeros(4)
         gradient = 0.0
         for step in range(config.steps):
@@ -124,7 +132,8 @@ class Learner:
             if on_step is not None:
                 on_step(step + 1)
         self.student.weights_changed()
-        return Losses(*(sums / config.steps).tolist(), gradient / config.steps)
+        policy, value, kl, entropy = (sums / config.steps).tolist()
+        return Losses(policy, value, kl, entropy, gradient / config.steps)
 
     def save(self, directory: Path) -> None:
         """Write what resuming needs besides the student and the value head. The caller makes it atomic."""
@@ -137,21 +146,30 @@ class Learner:
     def _losses(
         self, replay: Replay, chosen: Any, rng: np.random.Generator, seen: list[Any]
     ) -> Iterator[torch.Tensor]:
-        for part in np.split(chosen, self._config.optimizer.accumulate):
-            total, parts = self._loss(replay.batch(part, self._task if self._config.augment else None, rng))
-            seen.append(np.asarray(parts))
+        parts, totals = self._config.optimizer.accumulate, replay.totals(chosen)
+        for part in np.split(chosen, parts):
+            batch = replay.batch(part, self._task if self._config.augment else None, rng)
+            total, terms = self._loss(batch, totals, parts)
+            seen.append(np.asarray(terms))
             yield total
 
-    def _loss(self, batch: Batch) -> tuple[torch.Tensor, list[float]]:
+    def _loss(self, batch: Batch, totals: Totals, parts: int) -> tuple[torch.Tensor, list[float]]:
+        """Loss of one of ``parts`` parts of a batch, scaled so that their mean is the mean over the whole
+        batch.
+
+        A batch without policy targets (only lost games, which count for nothing) has no policy terms.
+        """
         config = self._config
+        policy_share = parts / totals.importance if totals.importance > 0 else 0.0
+        position_share = parts / max(1, totals.positions)
         output = self._working.forward(batch.ids)
         log_policy = torch.log_softmax(output.logits[batch.rows, batch.columns], dim=-1)
         cross_entropy = -(batch.weights * log_policy.gather(1, batch.actions)).sum(1)
-        policy = (batch.importance * cross_entropy).sum() / batch.importance.sum().clamp_min(1e-6)
+        policy = (batch.importance * cross_entropy).sum() * policy_share
         raw = self._working_head(output.hidden[batch.value_rows, batch.value_columns])
-        value = self._working_head.loss(raw, batch.value_targets).mean()
+        value = self._working_head.loss(raw, batch.value_targets).sum() * (parts / totals.values)
         total = policy + config.value_weight * value
-        entropy = -(log_policy.exp() * log_policy).sum(1).mean()
+        entropy = -(log_policy.exp() * log_policy).sum() * position_share
         if config.entropy_weight:
             total = total - config.entropy_weight * entropy
         kl = torch.zeros(())
@@ -160,6 +178,6 @@ class Learner:
                 anchor = torch.log_softmax(
                     self._reference.forward(batch.ids).logits[batch.rows, batch.columns], dim=-1
                 )
-            kl = (log_policy.exp() * (log_policy - anchor)).sum(1).mean()
+            kl = (log_policy.exp() * (log_policy - anchor)).sum() * position_share
             total = total + config.kl_weight * kl
         return total, [float(part.detach()) for part in (policy, value, kl, entropy)]

@@ -1,21 +1,26 @@
-"""Ways to answer problems, behind one face and one ledger: greedy, search, best-of-N.
+"""Ways to answer problems, behind one face and one ledger: greedy, search, best-of-N, self-consistency, beam
+search.
 
-Every method sees ``PublicProblem``s only. A public verdict may end a sample or a search early for every method alike. It
-does not score against gold answers: see ``evaluation``.
+Every method sees ``PublicProblem``s only. A public verdict may end a sample or a search early for every
+method alike. It does not score against gold answers: see ``evaluation``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from tokenzero.mcts import SearchConfig
-from tokenzero.policy.decoding import Sampling, sample
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.decoding import Beam, End, Sampling, beam, sample
 from tokenzero.policy.engine import Step
 from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.tokenizers import encode_prompt
@@ -40,7 +45,9 @@ class Method(Protocol):
 
 
 class Search(Player):
-    """A Player that neither explores nor records: no noise, and it stops at a solution that anyone can verify."""
+    """A Player that neither explores nor records: no noise, and it stops at a solution that anyone can
+    verify.
+    """
 
     def __init__(self, parts: Parts, config: SearchConfig, leaf: LeafConfig | None = None) -> None:
         quiet = dataclasses.replace(config, gumbel_scale=0.0, dirichlet_fraction=0.0, temperature=0.0)
@@ -53,28 +60,43 @@ def greedy(parts: Parts) -> Search:
     return Search(parts, SearchConfig(simulations=0, candidates=1))
 
 
-class BestOfN:
-    """N independent samples of the whole vocabulary; the prompt is forwarded once, every duplicate is paid for.
-
-    With a public verifier sampling stops at the first verified answer; otherwise the policy's likeliest answer is given.
+@dataclass
+class Answer:
+    """One of several answers: ``log_probability`` under the unfiltered policy in nats; ``verdict`` as in
+    ``Game``.
     """
 
-    name = "best-of-n"
+    tokens: list[int]
+    text: str
+    log_probability: float
+    verdict: float | None
 
-    def __init__(
-        self, parts: Parts, n: int, sampling: Sampling | None = None, *, name: str = "best-of-n"
-    ) -> None:
+
+@dataclass
+class SampledGame(Game):
+    """A game with every answer that was drawn, in order; ``value`` is the given answer's log-probability."""
+
+    answers: list[Answer] = field(default_factory=list)
+
+    def give(self, answer: Answer) -> None:
+        """Make ``answer`` the game's own."""
+        self.tokens, self.text, self.verdict = answer.tokens, answer.text, answer.verdict
+        self.value = answer.log_probability
+
+
+class _Decoder(ABC):
+    """What the methods without a tree share: batches of prompts that are forwarded once, and the ledger."""
+
+    def __init__(self, parts: Parts, name: str) -> None:
         self.ledger = Ledger()
         self.name = name
         self._parts = parts
-        self._n = n
-        self._sampling = sampling or Sampling()
         self._banned = banned_tokens(parts.student)
 
     def play(
         self, problems: Sequence[PublicProblem], rng: np.random.Generator, *, on_games: OnGames | None = None
     ) -> list[Game]:
-        """Answer in batches, one sample of every unsolved problem at a time."""
+        """Answer every problem, in order, in batches."""
         games: list[Game] = []
         started = time.perf_counter()
         for start in range(0, len(problems), 1024):
@@ -85,37 +107,82 @@ class BestOfN:
         self.ledger.wall_s += time.perf_counter() - started
         return games
 
-    def _play_batch(self, problems: Sequence[PublicProblem], rng: np.random.Generator) -> list[Game]:
+    def _play_batch(self, problems: Sequence[PublicProblem], rng: np.random.Generator) -> list[SampledGame]:
         parts = self._parts
         room = parts.student.max_length - parts.task.max_answer_tokens
         prompts = [encode_prompt(parts.student.tokenizer, problem.prompt, room) for problem in problems]
-        games = [Game(p, prompt, forwarded=len(prompt)) for p, prompt in zip(problems, prompts, strict=True)]
+        games = [
+            SampledGame(p, prompt, forwarded=len(prompt)) for p, prompt in zip(problems, prompts, strict=True)
+        ]
         before = parts.engine.ledger.copy()
         start = parts.engine.prefill(prompts)
+        try:
+            self._answer(games, start, rng)
+        finally:  # also when the verifier refuses a prompt: the engine serves others after us
+            parts.engine.release(start.states)
+            self.ledger.add(parts.engine.ledger.since(before))
+        return games
+
+    @abstractmethod
+    def _answer(self, games: Sequence[SampledGame], start: Step, rng: np.random.Generator) -> None:
+        """Give every game an answer, from the forwarded prompts."""
+
+    def _verdict(self, problem: PublicProblem, text: str, token: int) -> tuple[bool, float | None]:
+        """Whether the answer ends here, and the public verdict on it if it does (None: only gold could
+        tell).
+        """
+        verdict = self._parts.task.verdict(problem, text)
+        self.ledger.verifier_calls += 1
+        score = verdict.score if verdict.done else (0.0 if self._parts.task.public_verifier else None)
+        return verdict.done or token == self._parts.student.eos_id, score
+
+
+class BestOfN(_Decoder):
+    """N independent samples of the whole vocabulary; the prompt is forwarded once, every duplicate is paid
+    for.
+
+    With a public verifier sampling stops at the first verified answer; otherwise the policy's likeliest
+    answer is given. Raises InputError for ``n`` below 1.
+    """
+
+    _stop_when_verified = True
+
+    def __init__(
+        self, parts: Parts, n: int, sampling: Sampling | None = None, *, name: str = "best-of-n"
+    ) -> None:
+        super().__init__(parts, name)
+        if n < 1:
+            raise InputError(f"n is {n}; give at least 1 sample")
+        self._n = n
+        self._sampling = sampling or Sampling()
+
+    def _answer(self, games: Sequence[SampledGame], start: Step, rng: np.random.Generator) -> None:
         live = np.arange(len(games))
         for _ in range(self._n):
             pick = torch.from_numpy(live)
             step = Step(start.states[live], start.logits[pick], start.hidden[pick])
             self._sample_once([games[i] for i in live.tolist()], step, rng)
-            live = np.asarray([i for i in live.tolist() if games[i].verdict != 1.0], np.int64)
+            if self._stop_when_verified:
+                going = [i for i in live.tolist() if games[i].answers[-1].verdict != 1.0]
+                live = np.asarray(going, np.int64)
             if not live.size:
                 break
-        parts.engine.release(start.states)
-        self.ledger.add(parts.engine.ledger.since(before))
-        return games
+        for game in games:
+            game.give(self._chosen(game.answers))
 
-    def _sample_once(self, games: Sequence[Game], start: Step, rng: np.random.Generator) -> None:
-        """One more sample of each game; it replaces the game's answer if it is verified or likelier."""
+    def _chosen(self, answers: Sequence[Answer]) -> Answer:
+        return max(answers, key=lambda answer: (answer.verdict == 1.0, answer.log_probability))
+
+    def _sample_once(self, games: Sequence[SampledGame], start: Step, rng: np.random.Generator) -> None:
+        """One more answer for each game."""
         parts = self._parts
         texts = [""] * len(games)
         verdicts: list[float | None] = [None] * len(games)
 
         def stop(row: int, tokens: list[int]) -> bool:
             texts[row] = parts.pieces.append(texts[row], tokens[:-1], tokens[-1])
-            verdict = parts.task.verdict(games[row].problem, texts[row])
-            self.ledger.verifier_calls += 1
-            verdicts[row] = verdict.score if verdict.done else (0.0 if parts.task.public_verifier else None)
-            return verdict.done or tokens[-1] == parts.student.eos_id
+            ended, verdicts[row] = self._verdict(games[row].problem, texts[row], tokens[-1])
+            return ended
 
         limit = parts.task.max_answer_tokens
         tokens, log_probabilities = sample(
@@ -124,6 +191,66 @@ class BestOfN:
         for row, game in enumerate(games):
             game.forwarded += len(tokens[row]) - 1
             game.depth = max(game.depth, len(tokens[row]))
-            if not game.tokens or verdicts[row] == 1.0 or log_probabilities[row] > game.value:
-                game.tokens, game.text, game.verdict = tokens[row], texts[row].strip(), verdicts[row]
-                game.value = log_probabilities[row]
+            game.answers.append(
+                Answer(tokens[row], texts[row].strip(), log_probabilities[row], verdicts[row])
+            )
+
+
+class SelfConsistency(BestOfN):
+    """The answer given most often among N samples; the first seen wins a tie (Wang et al., ICLR 2023).
+
+    Whole answers are compared, without the white space around them. It asks no verifier which answer to give,
+    so all N samples are drawn.
+    """
+
+    _stop_when_verified = False
+
+    def __init__(self, parts: Parts, n: int, sampling: Sampling | None = None) -> None:
+        super().__init__(parts, n, sampling, name="self-consistency")
+
+    def _chosen(self, answers: Sequence[Answer]) -> Answer:
+        # Counter keeps the order of first sight, and most_common is stable.
+        text = Counter(answer.text for answer in answers).most_common(1)[0][0]
+        return next(answer for answer in answers if answer.text == text)
+
+
+class BeamSearch(_Decoder):
+    """The answer with the highest mean log-probability per token among ``width`` beams.
+
+    A public verdict ends the search at a verified answer and drops beams that can no longer become legal.
+    Raises InputError for ``width`` below 1.
+    """
+
+    def __init__(self, parts: Parts, width: int) -> None:
+        super().__init__(parts, "beam")
+        if width < 1:
+            raise InputError(f"n is {width}; give at least 1 beam")
+        self._width = width
+
+    def _answer(self, games: Sequence[SampledGame], start: Step, rng: np.random.Generator) -> None:
+        parts = self._parts
+        verdicts: dict[tuple[int, tuple[int, ...]], float | None] = {}
+
+        def judge(row: int, tokens: list[int]) -> End:
+            ended, score = self._verdict(games[row].problem, parts.pieces.text(tokens), tokens[-1])
+            verdicts[row, tuple(tokens)] = score
+            if not ended:
+                return "going"
+            if score is None:
+                return "ended"
+            return "solved" if score == 1.0 else "refused"
+
+        limit = parts.task.max_answer_tokens
+        rows, forwarded = beam(
+            parts.engine, start, self._width, judge, banned=self._banned, max_new_tokens=limit
+        )
+        for row, (game, beams) in enumerate(zip(games, rows, strict=True)):
+            game.forwarded += forwarded[row]
+            game.answers = [self._read(b, verdicts[row, tuple(b.tokens)]) for b in beams]
+            game.depth = max(len(b.tokens) for b in beams)
+            game.give(game.answers[0])
+
+    def _read(self, found: Beam, verdict: float | None) -> Answer:
+        return Answer(
+            found.tokens, self._parts.pieces.text(found.tokens).strip(), found.log_probability, verdict
+        )

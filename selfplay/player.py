@@ -109,60 +109,89 @@ class Player:
         on_games: Callable[[int], None] | None,
     ) -> list[Game]:
         evaluator = LeafEvaluator(self._parts, self._leaf, self._config.candidates, rng)
+        try:
+            return self._play_out(evaluator, problems, rng, grader, on_games)
+        finally:  # also when a verifier or the model fails: the engine serves others after us
+            self.ledger.add(evaluator.close())
+
+    def _play_out(
+        self,
+        evaluator: LeafEvaluator,
+        problems: Sequence[PublicProblem],
+        rng: np.random.Generator,
+        grader: Grader | None,
+        on_games: Callable[[int], None] | None,
+    ) -> list[Game]:
         rows = evaluator.start(problems, grader)
+        goals = np.full(len(rows), NONE, np.int64)
         games = [Game(problem, evaluator.prompt(index)) for index, problem in enumerate(problems)]
         live = np.arange(len(games))
         while live.size:
             result = search(evaluator.view(rows[live]), evaluator, self._config, rng)
             self.ledger.simulations += int(result.simulations.sum())
+            goals[live] = np.where(goals[live] == NONE, _solutions(result), goals[live])
+            slots = _committed(evaluator, result, rows[live], goals[live])
             for tree, game in enumerate(live.tolist()):
-                self._record(games[game], evaluator, result, tree, int(rows[game]))
-            rows[live] = self._commit(evaluator, result, rows[live])
+                _record(games[game], evaluator, result, tree, int(slots[tree]), int(rows[game]))
+            chosen = np.take_along_axis(result.actions, slots[:, None], axis=1)[:, 0]
+            done = (goals[live] != NONE) & self._config.stop_on_solution
+            rows[live[done]] = goals[live[done]]
+            if not done.all():
+                rows[live[~done]] = evaluator.expand(rows[live[~done]], chosen[~done]).states
             ended = evaluator.table.terminal[rows[live]]
             if on_games is not None and ended.any():
                 on_games(int(ended.sum()))
             live = live[~ended]
-        for index, game in enumerate(games):
+        for index, finished in enumerate(games):
             _finish(
-                game,
+                finished,
                 evaluator,
                 int(rows[index]),
                 int(evaluator.spent[index]),
                 self._parts.task.public_verifier,
             )
-        self.ledger.add(evaluator.close())
         return games
 
-    def _record(
-        self, game: Game, evaluator: LeafEvaluator, result: SearchResult, tree: int, row: int
-    ) -> None:
-        slot = int(result.chosen[tree])
-        nodes = int(result.tree.size[tree])
-        game.depth = max(game.depth, len(game.moves) + int(result.tree.depth[tree, :nodes].max()))
-        game.simulations += int(result.simulations[tree])
-        game.moves.append(
-            Move(
-                actions=result.actions[tree],
-                weights=result.weights[tree],
-                visits=result.visits[tree],
-                q=result.q[tree],
-                prior=np.exp(evaluator.table.logits[row]),
-                value=float(result.value[tree]),
-                chosen=int(result.actions[tree, slot]),
-                responsibility=evaluator.table.responsibility[row, slot].copy(),
-            )
-        )
 
-    def _commit(self, evaluator: LeafEvaluator, result: SearchResult, rows: Ids) -> Ids:
-        """The state each game moves to: the chosen child, or the end of a solution the tree already holds."""
-        chosen = np.take_along_axis(result.actions, result.chosen[:, None], axis=1)[:, 0]
-        solved = result.solution != NONE
-        after = np.empty(len(rows), np.int64)
-        if (~solved).any():
-            after[~solved] = evaluator.expand(rows[~solved], chosen[~solved]).states
-        for tree in np.flatnonzero(solved).tolist():
-            after[tree] = result.tree.state[tree, result.solution[tree]]
-        return after
+def _solutions(result: SearchResult) -> Ids:
+    """State of the first solution each tree holds, i64 [B]; NONE where there is none."""
+    node = np.maximum(result.solution, 0)[:, None]
+    states = np.take_along_axis(result.tree.state, node, axis=1)[:, 0]
+    return np.where(result.solution == NONE, NONE, states)
+
+
+def _committed(evaluator: LeafEvaluator, result: SearchResult, rows: Ids, goals: Ids) -> Ids:
+    """Root slot each game commits to, i64 [B]: the next step towards a solution once one is known, else the
+    search's choice. Every position on the way is still searched, so that it can be learnt from.
+    """
+    slots = result.chosen.copy()
+    for tree in np.flatnonzero(goals != NONE).tolist():
+        step = int(goals[tree])
+        while evaluator.table.parent[step] != rows[tree]:
+            step = int(evaluator.table.parent[step])
+        slots[tree] = np.flatnonzero(result.actions[tree] == evaluator.table.token[step])[0]
+    return slots
+
+
+def _record(
+    game: Game, evaluator: LeafEvaluator, result: SearchResult, tree: int, slot: int, row: int
+) -> None:
+    width = evaluator.table.actions.shape[1]  # the search pads its answer to the slots it was told
+    nodes = int(result.tree.size[tree])
+    game.depth = max(game.depth, len(game.moves) + int(result.tree.depth[tree, :nodes].max()))
+    game.simulations += int(result.simulations[tree])
+    game.moves.append(
+        Move(
+            actions=result.actions[tree, :width],
+            weights=result.weights[tree, :width],
+            visits=result.visits[tree, :width],
+            q=result.q[tree, :width],
+            prior=np.exp(evaluator.table.logits[row]),
+            value=float(result.value[tree]),
+            chosen=int(result.actions[tree, slot]),
+            responsibility=evaluator.table.responsibility[row, slot].copy(),
+        )
+    )
 
 
 def _finish(game: Game, evaluator: LeafEvaluator, row: int, forwarded: int, public: bool) -> None:

@@ -37,17 +37,31 @@ class Batch(NamedTuple):
     value_targets: torch.Tensor
 
 
+class Totals(NamedTuple):
+    """Sum of the policy targets' importance, number of policy targets, number of value targets."""
+
+    importance: float
+    positions: int
+    values: int
+
+
 class Replay:
     """E episodes, at most M searched positions each.
 
     Answer arrays are indexed by answer position j: the state after j answer tokens. ``_actions`` i64 and
     ``_weights`` f32 [E, M, K] hold the visit distributions (M counts one position more than any answer, for
     the end mark), ``_importance`` f32 [E, M] the policy loss's weight (0: not searched), ``_believed`` f32
-    [E, M] root values.
+    [E, M] root values. In won games ``played_share`` of each visit distribution goes to the move played.
     """
 
     def __init__(
-        self, episodes: Sequence[Episode], student: Student, *, lost_weight: float, root_value_mix: float
+        self,
+        episodes: Sequence[Episode],
+        student: Student,
+        *,
+        lost_weight: float = 1.0,
+        root_value_mix: float = 0.0,
+        played_share: float = 0.0,
     ) -> None:
         if not episodes:
             raise InputError("there are no episodes to learn from; play at least one game")
@@ -59,24 +73,30 @@ class Replay:
         longest = int(self._lengths.max()) + 1
         slots = max((len(actions) for e in episodes for actions in e.actions), default=1)
         shape = (len(episodes), longest)
-        self._actions = np.zeros((*shape, slots), np.int64)
-        self._weights = np.zeros((*shape, slots), np.float32)
+        # One slot more than any search had, for the move that was played.
+        self._actions = np.zeros((*shape, slots + 1), np.int64)
+        self._weights = np.zeros((*shape, slots + 1), np.float32)
         self._importance = np.zeros(shape, np.float32)
         self._targets = np.zeros(shape, np.float32)
         for row, episode in enumerate(episodes):
-            self._lay_out(row, episode, lost_weight, root_value_mix)
+            self._lay_out(row, episode, lost_weight, root_value_mix, played_share)
 
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def _lay_out(self, row: int, episode: Episode, lost_weight: float, root_value_mix: float) -> None:
+    def _lay_out(
+        self, row: int, episode: Episode, lost_weight: float, root_value_mix: float, played_share: float
+    ) -> None:
         won = episode.outcome > 0
+        played = played_share if won else 0.0
         for position, actions, weights in zip(
             episode.positions, episode.actions, episode.weights, strict=True
         ):
             place = position - (episode.prompt_len - 1)
             self._actions[row, place, : len(actions)] = actions
-            self._weights[row, place, : len(weights)] = weights
+            self._weights[row, place, : len(weights)] = np.multiply(weights, 1.0 - played)
+            self._actions[row, place, -1] = episode.tokens[position + 1]
+            self._weights[row, place, -1] = played
             self._importance[row, place] = 1.0 if won else lost_weight
         end, answer, eos = len(self._answers[row]), self._answers[row], self._student.eos_id
         if won and eos is not None and (not answer or answer[-1] != eos):
@@ -85,6 +105,15 @@ class Replay:
         believed = np.full(self._targets.shape[1], episode.outcome, np.float32)
         believed[: len(episode.root_values)] = episode.root_values
         self._targets[row] = mix_targets(episode.outcome, believed, root_value_mix)
+
+    def totals(self, chosen: npt.NDArray[np.int64]) -> Totals:
+        """How much there is to learn from the episodes ``chosen`` i64 [N]."""
+        importance = self._importance[chosen]
+        return Totals(
+            importance=float(importance.sum()),
+            positions=int(np.count_nonzero(importance)),
+            values=int(self._lengths[chosen].sum()) + len(chosen),
+        )
 
     def batch(self, chosen: npt.NDArray[np.int64], task: Task | None, rng: np.random.Generator) -> Batch:
         """The episodes ``chosen`` i64 [N]. With a ``task`` each prompt is replaced by an equivalent one (its

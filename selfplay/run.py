@@ -26,10 +26,11 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import replace_directory, sweep, write_text
 from tokenzero.policy.engine import GatherEngine
 from tokenzero.policy.ledger import Ledger
-from tokenzero.policy.pretrain import Example, clone, pretrain
+from tokenzero.policy.pretrain import clone, pretrain
 from tokenzero.policy.student import Student
-from tokenzero.policy.tokenizers import encode_prompt, from_spec
+from tokenzero.policy.tokenizers import from_spec
 from tokenzero.selfplay.config import SelfPlayConfig
+from tokenzero.selfplay.demonstrations import demonstrate, examples
 from tokenzero.selfplay.ensemble import build_teachers
 from tokenzero.selfplay.episode import Episode, from_game, read_episodes, write_episodes
 from tokenzero.selfplay.evaluation import evaluate
@@ -41,7 +42,7 @@ from tokenzero.tasks import Problem, Task, get_task
 from tokenzero.teachers import Teacher
 from tokenzero.value import RuleJudge, ValueHead
 
-INIT, DEMONSTRATE, PRETRAIN, PLAY, LEARN, EVALUATE = range(6)
+DEMONSTRATE, PRETRAIN, VALUE_WARMUP, PLAY, LEARN, EVALUATE = range(6)
 """Stages: the second word of every seed."""
 
 Record = dict[str, Any]
@@ -118,7 +119,9 @@ class Run:
         student, head = self._student(done)
         self._student_now, self._head = student, head
         self._engine = GatherEngine(student)
-        self._examples = self._demonstrations(student)
+        count, rng = self.config.pretrain.demonstrations, self._rng(DEMONSTRATE, 0)
+        self._demonstrations = demonstrate(self.task, student, count, rng)
+        self._examples = examples(self._demonstrations, student)
         if done == 0:
             self._warm_start()
             done = 1
@@ -129,32 +132,32 @@ class Run:
 
     def _open(self, resume: bool) -> int:
         directory, told = self.directory, json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n"
+        for folder in (directory, directory / "checkpoints", directory / "episodes"):
+            if folder.is_dir():
+                sweep(folder)
         path = directory / "config.json"
         if path.is_file() and not resume:
             raise InputError(
                 f"{directory} already holds a run; continue it with --resume or choose another --out"
             )
         if path.is_file():
-            self._refuse_other_config(json.loads(path.read_text()))
+            self._refuse_other_config(_read_json(path))
         elif directory.exists() and any(directory.iterdir()):
             raise InputError(f"{directory} is not empty and holds no run; choose another --out")
         write_text(path, told)
-        for folder in (directory, directory / "checkpoints", directory / "episodes"):
-            if folder.is_dir():
-                sweep(folder)
         done = finished_rounds(directory)
-        self._records = [
-            json.loads((checkpoint_path(directory, r) / "round.json").read_text()) for r in range(done)
-        ]
+        self._records = [_read_json(checkpoint_path(directory, r) / "round.json") for r in range(done)]
         self._write_metrics()
         return done
 
     def _refuse_other_config(self, before: Record) -> None:
-        now = json.loads(json.dumps(asdict(self.config)))
-        changed = sorted(key for key in {*before, *now} - {"rounds"} if before.get(key) != now.get(key))
-        if changed:
+        old, now = _flat(before), _flat(json.loads(json.dumps(asdict(self.config))))
+        keys = sorted(key for key in {*old, *now} - {"rounds"} if old.get(key) != now.get(key))
+        if keys:
+            first = f"{keys[0]} (it was {old.get(keys[0])!r}, now {now.get(keys[0])!r})"
             raise InputError(
-                f"{self.directory} was started with another {', '.join(changed)}; resume with the same config or choose another --out"
+                f"{self.directory} was started with another {', '.join([first, *keys[1:]])}; "
+                "resume with the same config or choose another --out"
             )
 
     def _student(self, done: int) -> tuple[Student, ValueHead]:
@@ -170,19 +173,6 @@ class Run:
         generator = torch.Generator().manual_seed(seed)
         return student, ValueHead(student.hidden_size, model.value, generator)
 
-    def _demonstrations(self, student: Student) -> list[Example]:
-        count = self.config.pretrain.demonstrations
-        if not count:
-            return []
-        pairs = self.task.demonstrations(count, self._rng(DEMONSTRATE, 0))
-        eos = [] if student.eos_id is None else [student.eos_id]
-        examples = []
-        for prompt, answer in pairs:
-            head = encode_prompt(student.tokenizer, prompt)
-            tail = student.tokenizer.encode(answer, add_special_tokens=False)
-            examples.append(Example(head + tail + eos, len(head)))
-        return examples
-
     def _warm_start(self) -> None:
         started = time.perf_counter()
         config = self.config.pretrain
@@ -197,9 +187,26 @@ class Run:
                 directory=self.directory / "warm-start" if config.checkpoint_every else None,
                 on_step=lambda step, loss: self._listener.advance(1),
             )
-        record = self._evaluated(0, Ledger(), Losses(policy=loss))
+        losses = replace(self._value_warmup(), policy=loss)
+        record = self._evaluated(0, Ledger(), losses)
         record["wall_s"] = time.perf_counter() - started
         self._commit(0, record, self._learner(0))
+
+    def _value_warmup(self) -> Losses:
+        """Teach the value head what the demonstrations came to, before the first search leans on it."""
+        steps = self.config.learner.value_warmup
+        if not steps or not self._demonstrations:
+            return Losses()
+        self._listener.stage("value warm-up", steps)
+        learner = Learner(
+            self._student_now,
+            self._head,
+            self.task,
+            replace(self.config.learner, steps=steps, kl_weight=0.0, root_value_mix=0.0),
+            total_steps=steps,
+            seed=[self.config.seed, VALUE_WARMUP],
+        )
+        return learner.learn(self._demonstrations, 0, lambda step: self._listener.advance(1))
 
     def _learner(self, done: int) -> Learner:
         config = self.config.learner
@@ -222,17 +229,18 @@ class Run:
 
     def _round(self, round_index: int, learner: Learner) -> None:
         started = time.perf_counter()
-        episodes, ledger = self._play(round_index)
+        teachers = self._teachers(round_index)
+        episodes, ledger = self._play(round_index, teachers)
         write_episodes(shard_path(self.directory, round_index), episodes)
         window = range(max(1, round_index - self.config.learner.window + 1), round_index)
         replay = [episode for r in window for episode in read_episodes(shard_path(self.directory, r))]
         self._listener.stage("learn", self.config.learner.steps)
         losses = learner.learn(replay + episodes, round_index, lambda step: self._listener.advance(1))
-        record = self._evaluated(round_index, ledger, losses, episodes)
+        record = self._evaluated(round_index, ledger, losses, episodes, teachers)
         record["wall_s"] = time.perf_counter() - started
         self._commit(round_index, record, learner)
 
-    def _play(self, round_index: int) -> tuple[list[Episode], Ledger]:
+    def _play(self, round_index: int, teachers: Sequence[Teacher]) -> tuple[list[Episode], Ledger]:
         config, rng = self.config.play, self._rng(PLAY, round_index)
         chosen = rng.choice(len(self._train), size=config.games, replace=config.games > len(self._train))
         problems = [self._shown(self._train[i], rng) for i in chosen.tolist()]
@@ -240,9 +248,8 @@ class Run:
         def grader(game: int, text: str) -> float:
             return self.task.score(problems[game], text)
 
-        player = Player(
-            self._parts(round_index), config.search, config.leaf, games_in_flight=config.games_in_flight
-        )
+        parts = replace(self._parts(round_index), teachers=teachers, teacher_weights=_equal(teachers))
+        player = Player(parts, config.search, config.leaf, games_in_flight=config.games_in_flight)
         self._listener.stage("play", config.games)
         publics = [problem.public for problem in problems]
         games = player.play(
@@ -263,26 +270,30 @@ class Run:
         public = replace(problem.public, prompt=self.task.augment(problem.public.prompt, rng))
         return replace(problem, public=public)
 
-    def _parts(self, round_index: int) -> Parts:
+    def _teachers(self, round_index: int) -> Sequence[Teacher]:
+        if self.config.play.leaf.teacher_beta == 0:
+            return ()
         checkpoints = [checkpoint_path(self.directory, r) for r in range(round_index)]
-        teachers: Sequence[Teacher] = ()
-        if self.config.play.leaf.teacher_beta > 0:
-            vocabulary = self._student_now.vocab_size
-            teachers = build_teachers(
-                self.config.teachers, round_index, checkpoints, self._examples, vocabulary
-            )
+        vocabulary = self._student_now.vocab_size
+        return build_teachers(self.config.teachers, round_index, checkpoints, self._examples, vocabulary)
+
+    def _parts(self, round_index: int) -> Parts:
+        """What round ``round_index`` consults, teachers apart: those help to play, and are not evaluated."""
         return Parts(
             student=self._student_now,
             engine=self._engine,
             task=self.task,
-            value_head=self._head if round_index > 1 else None,
-            teachers=teachers,
-            teacher_weights=[1.0 / len(teachers)] * len(teachers),
+            value_head=self._head,
             judge=RuleJudge.from_names(self.config.judge) if self.config.judge else None,
         )
 
     def _evaluated(
-        self, round_index: int, ledger: Ledger, losses: Losses, episodes: Sequence[Episode] = ()
+        self,
+        round_index: int,
+        ledger: Ledger,
+        losses: Losses,
+        episodes: Sequence[Episode] = (),
+        teachers: Sequence[Teacher] = (),
     ) -> Record:
         config, parts = self.config.evaluation, self._parts(round_index + 1)
         problems = self.task.problems(config.split)[: config.problems]
@@ -315,7 +326,7 @@ class Run:
                 "duplicate_answers": _duplicates(episodes),
             },
             "teacher_weights": {
-                t.name: w for t, w in zip(parts.teachers, parts.teacher_weights, strict=True)
+                teacher.name: weight for teacher, weight in zip(teachers, _equal(teachers), strict=True)
             },
             "ledger": ledger.as_dict(),
         }
@@ -339,6 +350,31 @@ class Run:
 
     def _rng(self, stage: int, round_index: int) -> np.random.Generator:
         return np.random.default_rng([self.config.seed, stage, round_index])
+
+
+def _equal(teachers: Sequence[Teacher]) -> list[float]:
+    return [1.0 / len(teachers) for _ in teachers]
+
+
+def _read_json(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}); restore the file or choose another --out") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object; restore the file or choose another --out")
+    return content
+
+
+def _flat(record: Record, prefix: str = "") -> Record:
+    """The record with nested keys joined by dots, as ``--set`` writes them."""
+    flat: Record = {}
+    for key, value in record.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def _duplicates(episodes: Sequence[Episode]) -> float:

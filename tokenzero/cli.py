@@ -1,7 +1,9 @@
-"""The command line: verbs, flags, exit codes. 0 is well done, 2 bad usage or input, 1 failure, 130 interrupted.
+"""The command line: verbs, flags, exit codes. 0 is well done, 2 bad usage or input, 1 failure, 130
+interrupted.
 
-Results go to stdout, everything else to stderr; a mistake is one line, never a traceback. The verbs themselves are in
-``commands``; they are imported when they are used, so that ``tokenzero --help`` answers at once.
+Results go to stdout, everything else to stderr; a mistake is one line, never a traceback. The verbs
+themselves are in ``commands``; they are imported when they are used, so that ``tokenzero --help`` answers at
+once.
 """
 
 from __future__ import annotations
@@ -13,65 +15,89 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from tokenzero.mcts.errors import InputError
 
-
-class UsageError(InputError):
+class UsageError(ValueError):
     """Words on the command line that do not fit its grammar."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line with a hint where to look."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (try: {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. ``argv`` leaves out the program's name; None reads ``sys.argv``."""
-    arguments: argparse.Namespace | None = None
+    """Run one command; returns the exit code. ``argv`` leaves out the program's name; None reads
+    ``sys.argv``.
+    """
+    return guarded(_command, sys.argv[1:] if argv is None else argv)
+
+
+def guarded(program: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run ``program`` on ``argv`` with the house's exit codes: what goes wrong is one line on stderr."""
     try:
-        arguments = _parser().parse_args(argv)
         with warnings.catch_warnings():
-            _quiet()
-            command = importlib.import_module(f"tokenzero.commands.{arguments.command}")
-            code: int = command.run(arguments)
+            code = program(argv)
             sys.stdout.flush()
         return code
-    except InputError as error:
-        return _fail(error, 2)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        return _fail(f"a file of the run or checkpoint is damaged ({error}); restore it or start anew", 2)
+    except ValueError as error:
+        reason = _input_reason(error)
+        if reason is None:
+            raise
+        return _fail(reason, 2)
     except BrokenPipeError:
         # Whoever read our output has gone; without this, the interpreter would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail("output was closed before it was complete", 1)
     except OSError as error:
-        return _fail(_os_reason(error), 1)
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)
     except KeyboardInterrupt:
-        return _fail(_interrupted(arguments), 130, "")
+        return interrupted()
 
 
-def _fail(message: object, code: int, head: str = "error: ") -> int:
-    print(f"tokenzero: {head}{' '.join(str(message).split())}", file=sys.stderr)
+def interrupted(way_on: str = "nothing was changed") -> int:
+    """Say that the user stopped it and how to go on; returns the exit code."""
+    print(f"tokenzero: interrupted; {way_on}", file=sys.stderr)
+    return 130
+
+
+def _command(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    prepare()
+    command = importlib.import_module(f"tokenzero.commands.{arguments.command}")
+    code: int = command.run(arguments)
     return code
 
 
-def _os_reason(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+def _fail(message: object, code: int) -> int:
+    print(f"tokenzero: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
 
 
-def _interrupted(arguments: argparse.Namespace | None) -> str:
-    if arguments is not None and arguments.command == "selfplay":
-        return f"interrupted; finished rounds are kept, go on with: tokenzero selfplay --out {arguments.out} --resume"
-    return "interrupted"
+def _input_reason(error: ValueError) -> str | None:
+    """What is wrong with the input, or None when the error is not about input."""
+    from tokenzero.mcts.errors import InputError
+
+    if isinstance(error, (UsageError, InputError)):
+        return str(error)
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return f"a file of the run or checkpoint is damaged ({error}); restore it or start anew"
+    return None
 
 
-def _quiet() -> None:
-    """Keep third parties' bars, notices and warnings off stderr. Must run before they are first imported."""
+def prepare() -> None:
+    """Settings of third parties that must stand before they are first imported.
+
+    Their bars, notices and warnings stay off stderr. Idle OpenMP threads sleep: spinning ones make small
+    models up to forty times slower as soon as another program wants the same cores.
+    """
     warnings.simplefilter("ignore")
     for name, value in (
+        ("OMP_WAIT_POLICY", "PASSIVE"),
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
@@ -87,14 +113,16 @@ def _quiet() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="tokenzero", description="AlphaZero for token sequences: search, self-play and benchmarks.")
+    parser = Parser(
+        prog="tokenzero", description="AlphaZero for token sequences: search, self-play and benchmarks."
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
     _add_selfplay(verbs.add_parser("selfplay", help="improve a model by playing against problems"))
     _add_generate(verbs.add_parser("generate", help="answer one prompt"))
     _add_eval(verbs.add_parser("eval", help="accuracy of a method on a task's problems"))
     bench = verbs.add_parser("bench", help="benchmarks").add_subparsers(
-        metavar="BENCH", required=True, parser_class=_Parser
+        metavar="BENCH", required=True, parser_class=Parser
     )
     _add_bench_depth(bench.add_parser("depth", help="accuracy against tokens spent: search beside best-of-N"))
     doctor = verbs.add_parser("doctor", help="check this installation")
@@ -112,10 +140,18 @@ def _version() -> str:
 def _add_selfplay(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="selfplay")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--preset", metavar="NAME", help="settings that come with the package (default: countdown)")
-    source.add_argument("--config", metavar="FILE.yaml", help="your settings; 'preset: NAME' in it builds on a preset")
-    parser.add_argument("--set", metavar="a.b=c", action="append", default=[], help="change one setting; may be repeated")
-    parser.add_argument("--seed", metavar="S", type=int, help="seed of everything random (default: the config's)")
+    source.add_argument(
+        "--preset", metavar="NAME", help="settings that come with the package (default: countdown)"
+    )
+    source.add_argument(
+        "--config", metavar="FILE.yaml", help="your settings; 'preset: NAME' in it builds on a preset"
+    )
+    parser.add_argument(
+        "--set", metavar="a.b=c", action="append", default=[], help="change one setting; may be repeated"
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=int, help="seed of everything random (default: the config's)"
+    )
     parser.add_argument("--out", metavar="RUN", required=True, help="directory of the run")
     parser.add_argument("--rounds", metavar="N", type=int, help="rounds in all (default: the config's)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -127,7 +163,9 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--prompt", metavar="TEXT|-", required=True, help="the problem; - reads stdin")
     _add_method(parser)
-    parser.add_argument("--max-new-tokens", metavar="N", type=int, help="longest answer (default: the task's limit)")
+    parser.add_argument(
+        "--max-new-tokens", metavar="N", type=int, help="longest answer (default: the task's limit)"
+    )
     _add_json(parser)
 
 
@@ -135,7 +173,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="evaluate")
     _add_model(parser)
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
-    parser.add_argument("--problems", metavar="N", type=int, help="the first N problems (default: all of the split)")
+    parser.add_argument(
+        "--problems", metavar="N", type=int, help="the first N problems (default: all of the split)"
+    )
     _add_method(parser)
     _add_json(parser)
 
@@ -145,32 +185,46 @@ def _add_bench_depth(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--simulations", metavar="N,N,...", default="0,4,16,64", help="default: 0,4,16,64")
     parser.add_argument("--samples", metavar="N,N,...", default="1,2,4,8,16,32,64", help="sizes of best-of-N")
-    parser.add_argument("--method", metavar="NAME,...", help="puct, gumbel or both (default: the checkpoint's)")
+    parser.add_argument(
+        "--method", metavar="NAME,...", help="puct, gumbel or both (default: the checkpoint's)"
+    )
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
-    parser.add_argument("--problems", metavar="N", type=int, help="the first N problems (default: all of the split)")
+    parser.add_argument(
+        "--problems", metavar="N", type=int, help="the first N problems (default: all of the split)"
+    )
     parser.add_argument("--seed", metavar="S", type=int, default=1)
-    parser.add_argument("--out", metavar="DIR", required=True, help="where depth.json, depth.csv and depth.png go")
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="where depth.json, depth.csv and depth.png go"
+    )
     _add_json(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a run directory, a checkpoint directory or a hub name")
-    parser.add_argument("--task", metavar="NAME", help="what is being solved (default: what the checkpoint was trained on)")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a run directory, a checkpoint directory or a hub name"
+    )
+    parser.add_argument(
+        "--task", metavar="NAME", help="what is being solved (default: what the checkpoint was trained on)"
+    )
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         metavar="NAME",
-        help="greedy, sample, beam, best-of-n, self-consistency, puct or gumbel (default: the checkpoint's search)",
+        help="greedy, sample, beam, best-of-n, self-consistency, puct or gumbel (default: the checkpoint's)",
     )
-    parser.add_argument("--simulations", metavar="N", type=int, help="simulations per token (default: the checkpoint's)")
+    parser.add_argument(
+        "--simulations", metavar="N", type=int, help="simulations per token (default: the checkpoint's)"
+    )
     parser.add_argument("--n", metavar="N", type=int, help="samples or beams (default: 16)")
     parser.add_argument("--seed", metavar="S", type=int, default=1)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else there")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on stdout and nothing else there"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Settings of a run from presets, YAML files and ``--set`` words, bound to the frozen records of ``selfplay.config``.
+"""Settings of a run from presets, YAML files and ``--set`` words, bound to the frozen records of
+``selfplay.config``.
 
-Later layers win: preset, file, overrides. Mistakes are one line that names the layer, the full dotted path and the way
-out. It does not know what the options mean: their ranges are checked by the records themselves.
+Later layers win: preset, file, overrides. Mistakes are one line that names the layer, the full dotted path
+and the way out. It does not know what the options mean: their ranges are checked by the records themselves.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def preset_names() -> list[str]:
 def load_config(
     preset: str | None = None, path: str | Path | None = None, overrides: Iterable[str] = ()
 ) -> SelfPlayConfig:
-    """The settings of ``preset`` or of the file ``path`` (YAML, or the JSON a run keeps), changed by ``overrides``.
+    """The settings of ``preset`` or of the file ``path`` (YAML, or the JSON a run keeps), changed by
+    ``overrides``.
 
-    A file may name the preset it builds on with ``preset: NAME``. An override is ``a.b=value`` with a YAML value. With
-    neither preset nor file, the preset ``countdown``.
+    A file may name the preset it builds on with ``preset: NAME``. An override is ``a.b=value`` with a YAML
+    value. With neither preset nor file, the preset ``countdown``.
 
     Raises:
         InputError: unknown preset, unreadable file, unknown key, wrong type or value out of its range.
@@ -76,7 +78,8 @@ def load_config(
 
 
 def bind(kind: type[Record], values: Values, layers: Sequence[Layer]) -> Record:
-    """``values`` as a record of type ``kind``; ``layers`` tell whose mistake a wrong value is (the last is blamed last).
+    """``values`` as a record of type ``kind``; ``layers`` tell whose mistake a wrong value is (the last is
+    blamed last).
 
     Raises InputError, one line.
     """
@@ -85,7 +88,9 @@ def bind(kind: type[Record], values: Values, layers: Sequence[Layer]) -> Record:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = tuple(str(part) for part in first["loc"])
-        source = next((layer.source for layer in reversed(layers) if _holds(layer.values, path)), layers[0].source)
+        source = next(
+            (layer.source for layer in reversed(layers) if _holds(layer.values, path)), layers[0].source
+        )
         raise InputError(f"{source}: {_complaint(path, first)}") from error
 
 
@@ -162,8 +167,8 @@ def _mapping(values: Any, source: str) -> Values:
 def _merged(below: Values, above: Values) -> Values:
     """``above`` laid over ``below``. Mappings merge key by key, everything else is replaced.
 
-    What only makes sense together is replaced together: an empty mapping empties; another task name drops the old
-    task's options; another ``model_type`` or a model to ``load`` drops the old architecture.
+    What only makes sense together is replaced together: an empty mapping empties; another task name drops the
+    old task's options; another ``model_type`` or a model to ``load`` drops the old architecture.
     """
     result = dict(below)
     for key, value in above.items():
@@ -188,15 +193,21 @@ def _still_fitting(old: Values, new: Mapping[str, Any]) -> Values:
 
 
 def _check_names(kind: type[Any], values: Any, path: tuple[str, ...], source: str) -> None:
-    """Refuse keys that the records do not have, with the full dotted path and the nearest name that exists."""
+    """Refuse keys that the records do not have, with the full dotted path and the nearest name that
+    exists.
+    """
     known = [field.name for field in fields(kind)]
     if not isinstance(values, Mapping):
-        raise InputError(f"{source}: {'.'.join(path)} is {values!r}; give a mapping with some of {', '.join(known)}")
+        raise InputError(
+            f"{source}: {'.'.join(path)} is {values!r}; give a mapping with some of {', '.join(known)}"
+        )
     hints = get_type_hints(kind)
     for key, value in values.items():
         here = (*path, str(key))
         if key not in known:
-            raise InputError(f"{source}: {'.'.join(here)} is not an option; {_nearest(path, str(key), known)}")
+            raise InputError(
+                f"{source}: {'.'.join(here)} is not an option; {_nearest(path, str(key), known)}"
+            )
         for inner, index, item in _records(hints[key], value):
             _check_names(inner, item, (*here, *index), source)
 

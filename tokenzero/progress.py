@@ -115,14 +115,18 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def print_table(columns: tuple[str, ...], rows: list[list[str]], title: str | None = None) -> None:
-    """A table on stdout, numbers to the right; as wide as it needs where stdout is no terminal."""
+def print_table(
+    columns: tuple[str, ...], rows: list[list[str]], title: str | None = None, *, words: bool = False
+) -> None:
+    """A table on stdout, its cells to the right (``words``: to the left); as wide as it needs where that is
+    no terminal.
+    """
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         console = Console(file=sys.stdout, width=160)
     table = Table(title=title, title_justify="left")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="left" if words else "right")
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -1,4 +1,6 @@
-"""``tokenzero selfplay``: play, learn, evaluate, checkpoint, round after round. The work is ``selfplay.run``'s."""
+"""``tokenzero selfplay``: play, learn, evaluate, checkpoint, round after round. The work is
+``selfplay.run``'s.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
+from tokenzero.cli import interrupted
 from tokenzero.config import load_config
 from tokenzero.mcts.errors import InputError
 from tokenzero.progress import COLUMNS, print_table, round_cells, showing
@@ -17,8 +20,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Execute the run and print its records."""
     out = Path(arguments.out)
     config = _config(arguments, out)
-    with showing(config.rounds) as listener:
-        records = Run(config, out, listener).execute(resume=arguments.resume)
+    try:
+        with showing(config.rounds) as listener:
+            records = Run(config, out, listener).execute(resume=arguments.resume)
+    except KeyboardInterrupt:
+        return interrupted(f"finished rounds are kept, go on with: tokenzero selfplay --out {out} --resume")
     if arguments.json:
         print(json.dumps({"run": str(out), "rounds": records}))
     else:

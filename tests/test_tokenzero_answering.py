@@ -1,0 +1,180 @@
+"""Methods by name and what ``generate`` says of an answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from small_run import finished_run
+
+from tokenzero.answer_limits import FreeText
+from tokenzero.answering import METHODS, answer, build_method, check_methods
+from tokenzero.checkpoint import Opened, open_model
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.decoding import Sampling
+from tokenzero.selfplay.evaluator import Parts
+from tokenzero.selfplay.methods import BeamSearch, BestOfN, SampledGame, SelfConsistency
+
+PROMPT = "2 3 4 -> 10 :"
+
+
+@pytest.fixture(scope="module")
+def opened() -> Opened:
+    return open_model(finished_run())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_and_counts(opened: Opened, name: str) -> None:
+    found = answer(opened, build_method(opened, name, simulations=4, n=3), PROMPT, 3)
+    again = answer(opened, build_method(opened, name, simulations=4, n=3), PROMPT, 3)
+    assert found.method == name
+    assert found.tokens
+    pieces = opened.parts.pieces
+    assert pieces.text(found.tokens).strip() == found.text
+    assert found.ledger["prefill_tokens"] == 7  # <bos> and six words
+    assert found.ledger["decode_tokens"] >= len(found.tokens) - 1
+    assert found.value is not None
+    assert -1.0 <= found.value <= 1.0
+    first, second = found.as_dict(), again.as_dict()
+    first["ledger"].pop("wall_s")
+    second["ledger"].pop("wall_s")
+    assert first == second
+
+
+def test_candidates_of_a_search_are_its_root_moves(opened: Opened) -> None:
+    method = build_method(opened, "puct", simulations=8)
+    found = answer(opened, method, PROMPT, 1)
+    game = build_method(opened, "puct", simulations=8).play(
+        [p.public for p in opened.parts.task.problems("test")][:1], np.random.default_rng(1)
+    )[0]
+    assert sum(c.visits for c in found.candidates) <= 8
+    assert len(found.candidates) == len([a for a in game.moves[0].actions if a >= 0])
+    visits = [c.visits for c in found.candidates]
+    assert visits == sorted(visits, reverse=True)
+    assert all((c.q is None) == (c.visits == 0) for c in found.candidates)
+    assert 0.0 < sum(c.prior for c in found.candidates) <= 1.0 + 1e-5
+
+
+def test_candidates_of_sampling_are_the_distinct_answers(opened: Opened) -> None:
+    found = answer(opened, build_method(opened, "self-consistency", n=12), PROMPT, 1)
+    assert sum(c.visits for c in found.candidates) == 12
+    assert len({c.text for c in found.candidates}) == len(found.candidates)
+    own = next(c for c in found.candidates if c.text == found.text)
+    assert own.visits == found.candidates[0].visits
+    assert all(c.q in (-1.0, 1.0) for c in found.candidates)
+    for name in ("greedy", "sample"):
+        assert answer(opened, build_method(opened, name), PROMPT, 1).candidates == []
+
+
+def test_self_consistency_gives_the_commonest_answer_and_the_first_of_equals(opened: Opened) -> None:
+    problems = [p.public for p in opened.parts.task.problems("test")]
+    # At a low temperature answers repeat, so there is a majority to find.
+    method = SelfConsistency(opened.parts, 9, Sampling(temperature=0.5))
+    repeated = False
+    for game in method.play(problems, np.random.default_rng(0)):
+        assert isinstance(game, SampledGame)
+        texts = [a.text for a in game.answers]
+        assert len(texts) == 9
+        counts = Counter(texts)
+        most = max(counts.values())
+        repeated = repeated or most > 1
+        assert game.text == next(text for text in texts if counts[text] == most)
+    assert repeated
+
+
+def test_self_consistency_draws_what_best_of_n_draws(opened: Opened) -> None:
+    problems = [p.public for p in opened.parts.task.problems("test")]
+    one = SelfConsistency(opened.parts, 1).play(problems, np.random.default_rng(5))
+    other = BestOfN(opened.parts, 1).play(problems, np.random.default_rng(5))
+    assert [g.tokens for g in one] == [g.tokens for g in other]
+
+
+def test_best_of_n_gives_a_verified_answer_or_the_likeliest(opened: Opened) -> None:
+    problems = [p.public for p in opened.parts.task.problems("test")]
+    games = BestOfN(opened.parts, 96).play(problems, np.random.default_rng(0))
+    solved = 0
+    for game in games:
+        assert isinstance(game, SampledGame)
+        verified = [a for a in game.answers if a.verdict == 1.0]
+        if verified:
+            solved += 1
+            assert game.text == verified[0].text == game.answers[-1].text  # it stopped there
+        else:
+            assert len(game.answers) == 96
+            assert game.value == max(a.log_probability for a in game.answers)
+        assert game.forwarded == len(game.prompt) + sum(len(a.tokens) - 1 for a in game.answers)
+    assert 0 < solved < len(games)
+
+
+def test_a_beam_of_one_is_greedy_until_the_verdict_refuses(opened: Opened) -> None:
+    """Greedy tokens that the public verifier lets stand are those of a beam of width one."""
+    problems = [p.public for p in opened.parts.task.problems("test")]
+    greedy = build_method(opened, "greedy").play(problems, np.random.default_rng(0))
+    beams = BeamSearch(opened.parts, 1).play(problems, np.random.default_rng(0))
+    for one, other in zip(greedy, beams, strict=True):
+        shared = min(len(one.tokens), len(other.tokens)) - 1
+        assert one.tokens[:shared] == other.tokens[:shared]
+    method = BeamSearch(opened.parts, 4)
+    games = method.play(problems, np.random.default_rng(0))
+    assert sum(g.forwarded for g in games) == method.ledger.forwarded_tokens
+
+
+def test_no_samples_and_no_beams_are_refused(opened: Opened) -> None:
+    for name in ("best-of-n", "self-consistency", "beam"):
+        with pytest.raises(InputError, match="n is 0"):
+            build_method(opened, name, n=0)
+
+
+def test_unknown_methods_are_told_with_the_list(opened: Opened) -> None:
+    with pytest.raises(
+        InputError, match="frontier is not available in this version; use one of greedy, sample"
+    ):
+        build_method(opened, "frontier")
+    with pytest.raises(InputError, match="did you mean 'gumbel'"):
+        build_method(opened, "gumble")
+    with pytest.raises(InputError, match="beam is no search"):
+        check_methods(["puct", "beam"])
+    with pytest.raises(InputError, match="does not exist"):
+        check_methods(["xyz"])
+    assert check_methods(["puct"]) == ["puct"]
+
+
+def test_simulations_and_method_change_only_themselves(opened: Opened) -> None:
+    method = build_method(opened, None)
+    assert method.name == opened.search.method == "gumbel"
+    assert build_method(opened, "puct", simulations=0).name == "greedy"
+
+
+def test_without_a_public_verdict_the_value_is_the_searchs_or_unknown() -> None:
+    free = Opened(
+        Parts(
+            student=(own := open_model(finished_run())).parts.student,
+            engine=own.parts.engine,
+            task=FreeText(8),
+        ),
+        own.search,
+        "free",
+    )
+    searched = answer(free, build_method(free, "gumbel", simulations=4), PROMPT, 1)
+    assert searched.value == 0.0  # nothing here values a leaf, and that is what the search says
+    sampled = answer(free, build_method(free, "best-of-n", n=3), PROMPT, 1)
+    assert sampled.value is None
+    assert [c.q for c in sampled.candidates] == [None] * len(sampled.candidates)
+    assert len(sampled.tokens) <= 8
+
+
+def test_free_text_has_no_problems() -> None:
+    with pytest.raises(InputError, match="give --task"):
+        FreeText(4).problems("test")
+    with pytest.raises(InputError, match="max_new_tokens is 0"):
+        FreeText(0)
+
+
+def test_a_shorter_answer_limit_leaves_the_task_as_it_was(opened: Opened) -> None:
+    short = open_model(finished_run(), max_new_tokens=3)
+    assert short.parts.task.max_answer_tokens == 3
+    assert short.parts.task.public_verifier
+    assert len(answer(short, build_method(short, "greedy"), PROMPT, 1).tokens) <= 3
+    task = opened.parts.task
+    assert [p.public for p in short.parts.task.problems("test")] == [p.public for p in task.problems("test")]

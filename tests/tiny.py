@@ -1,0 +1,118 @@
+"""Tiny students and tasks made in-process, for tests of policy/ and selfplay/.
+
+The weights are random but large, so that a wrong attention mask or position moves the logits by far more than
+rounding does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from tokenzero.policy.student import Student
+from tokenzero.policy.tokenizers import from_spec
+from tokenzero.tasks import FAILED, ONGOING, SOLVED, Problem, PublicProblem, Task, Verdict
+
+LETTERS = "abcdef"
+
+_COMMON = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.3,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama-mha": {**_COMMON, "model_type": "llama", "num_key_value_heads": 4},
+    "llama-gqa": {**_COMMON, "model_type": "llama", "num_key_value_heads": 2},
+    "qwen3": {**_COMMON, "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8},
+    "mistral": {**_COMMON, "model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 4},
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 32,
+        "initializer_range": 0.3,
+    },
+}
+
+
+def make_student(family: str = "llama-gqa", *, spec: dict[str, Any] | None = None, seed: int = 3) -> Student:
+    spec = spec or {"kind": "characters", "alphabet": LETTERS}
+    return Student.from_config(FAMILIES[family], from_spec(spec), seed=seed)
+
+
+@torch.no_grad()
+def plain(student: Student, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [V] and last hidden state [D] after `tokens`: one unpadded forward, no cache."""
+    ids = torch.tensor([list(tokens)])
+    output = student.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    return output.logits[0, -1].float(), output.hidden_states[-1][0, -1]
+
+
+class TokenCounter:
+    """Counts the tokens that are no padding in every forward of a model, by a hook of its own."""
+
+    def __init__(self, student: Student) -> None:
+        self.tokens = 0
+        student.model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module: Any, args: Any, kwargs: Any) -> None:
+        width = kwargs["input_ids"].shape[1]
+        mask = kwargs.get("attention_mask")
+        self.tokens += kwargs["input_ids"].numel() if mask is None else int(mask[:, -width:].sum())
+
+
+class Mirror(Task):
+    """Prompt "abc", answer "cba": three letters backwards. Anyone can check it, and from the first letter."""
+
+    public_verifier: ClassVar[bool] = True
+    name = "mirror"
+
+    @property
+    def max_answer_tokens(self) -> int:
+        return 4
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        rng = np.random.default_rng(["train", "validation", "test"].index(split))
+        words = dict.fromkeys("".join(rng.choice(list(LETTERS), 3)) for _ in range(40))
+        return [Problem(PublicProblem(f"{split}:{word}", word)) for word in words]
+
+    def verdict(self, problem: PublicProblem, answer: str) -> Verdict:
+        wanted = problem.prompt[::-1]
+        if answer == wanted:
+            return SOLVED
+        return ONGOING if wanted.startswith(answer) else FAILED
+
+    def score(self, problem: Problem, answer: str) -> float:
+        return float(answer == problem.public.prompt[::-1])
+
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+        return [(p.public.prompt, p.public.prompt[::-1]) for p in list(self.problems("train"))[:count]]
+
+    def tokenizer_spec(self) -> dict[str, Any]:
+        return {"kind": "characters", "alphabet": LETTERS}
+
+
+class Secret(Mirror):
+    """The same problems, but only whoever holds the reference can tell; an answer goes on to its end mark."""
+
+    public_verifier: ClassVar[bool] = False
+    name = "secret"
+
+    def verdict(self, problem: PublicProblem, answer: str) -> Verdict:
+        return ONGOING
+
+    def score(self, problem: Problem, answer: str) -> float:
+        assert problem.reference is not None
+        return float(answer == problem.reference)
+
+
+def planted(task: Task, split: str, reference: str) -> list[Problem]:
+    """The problems of a split with `reference` in each; the task itself never holds it."""
+    return [Problem(problem.public, reference) for problem in task.problems(split)]

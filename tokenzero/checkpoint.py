@@ -1,0 +1,125 @@
+"""From a MODEL word (run directory, checkpoint directory or hub name) to parts that can play.
+
+A checkpoint is a Hugging Face directory; the value head (``value_head.json``) and the defaults
+(``tokenzero.json``: its task and search settings) beside it are optional. It does not play and writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tokenzero.answer_limits import FreeText, with_limit
+from tokenzero.config import Layer, bind
+from tokenzero.mcts import SearchConfig
+from tokenzero.mcts.errors import InputError
+from tokenzero.policy.engine import GatherEngine
+from tokenzero.policy.student import Student
+from tokenzero.selfplay.config import TaskConfig
+from tokenzero.selfplay.evaluator import Parts
+from tokenzero.selfplay.run import checkpoint_path, finished_rounds
+from tokenzero.tasks import Task, get_task
+from tokenzero.value import ValueHead
+
+DEFAULTS_FILE = "tokenzero.json"
+HEAD_FILE = "value_head.json"
+FREE_TEXT_TOKENS = 64
+"""Longest free-text answer where nobody says otherwise and the model has room for it."""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What ``tokenzero.json`` holds: the task a checkpoint was trained on and the search it was trained
+    with.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
+    task: TaskConfig | None = None
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to play: its ``parts``, its default ``search``, and where it came ``source`` from."""
+
+    parts: Parts
+    search: SearchConfig
+    source: str
+
+
+def open_model(model: str | Path, task: str | None = None, max_new_tokens: int | None = None) -> Opened:
+    """Open ``model`` for the task named ``task``, or for the one it was trained on, or for free text.
+
+    Raises:
+        InputError: nothing loadable there, a damaged file, an unknown task, or too few positions for its
+        answers.
+    """
+    source = resolve(model)
+    defaults = _defaults(Path(source))
+    student = Student.load(source)
+    chosen = _task(task, defaults, student, max_new_tokens)
+    needed = chosen.max_answer_tokens
+    if student.max_length - needed < 1:
+        raise InputError(
+            f"{source} takes {student.max_length} tokens, an answer to {chosen.name} may need {needed}; "
+            "lower --max-new-tokens or use a model with more positions"
+        )
+    head = _value_head(source, student)
+    parts = Parts(student=student, engine=GatherEngine(student), task=chosen, value_head=head)
+    return Opened(parts, defaults.search, source)
+
+
+def _value_head(source: str, student: Student) -> ValueHead | None:
+    if not (Path(source) / HEAD_FILE).is_file():
+        return None
+    head = ValueHead.load(source)
+    if head.hidden_size != student.hidden_size:
+        raise InputError(
+            f"{source}: the value head reads width {head.hidden_size}, the model has width "
+            f"{student.hidden_size}; they are not a pair"
+        )
+    return head
+
+
+def resolve(model: str | Path) -> str:
+    """The directory or hub name to load: a run directory stands for its latest finished checkpoint."""
+    path = Path(model)
+    if not (path / "checkpoints").is_dir():
+        return str(model)
+    done = finished_rounds(path)
+    if not done:
+        raise InputError(f"run {path} has no finished checkpoint yet; let its warm start end first")
+    return str(checkpoint_path(path, done - 1))
+
+
+def _defaults(directory: Path) -> Defaults:
+    path = directory / DEFAULTS_FILE
+    if not path.is_file():
+        return Defaults()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore or remove it") from error
+    return bind(Defaults, values, [Layer(str(path), {})])
+
+
+def _task(name: str | None, defaults: Defaults, student: Student, max_new_tokens: int | None) -> Task:
+    config = defaults.task
+    if name is not None and (config is None or config.name != name):
+        config = TaskConfig(name)
+    if config is None:
+        room = max(1, min(FREE_TEXT_TOKENS, student.max_length // 2))
+        return FreeText(room if max_new_tokens is None else max_new_tokens)
+    task = get_task(config.name, **config.options)
+    return task if max_new_tokens is None else with_limit(task, max_new_tokens)
+
+
+def searching(search: SearchConfig, method: str | None, simulations: int | None) -> SearchConfig:
+    """``search`` with another method or number of simulations, where given."""
+    changed = search if method is None else replace(search, method=method)
+    return changed if simulations is None else replace(changed, simulations=simulations, node_capacity=None)

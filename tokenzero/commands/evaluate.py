@@ -1,0 +1,62 @@
+"""``tokenzero eval``: how many problems of a split a method solves, and what that costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+
+from tokenzero.answering import build_method
+from tokenzero.checkpoint import open_model
+from tokenzero.mcts.errors import InputError
+from tokenzero.problem_choice import first_problems
+from tokenzero.progress import percent, print_table, showing
+from tokenzero.selfplay.evaluation import Score, evaluate
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play the problems and print the accuracy with its interval and the ledger."""
+    if arguments.seed < 0:
+        raise InputError(f"--seed is {arguments.seed}; give a whole number of at least 0")
+    opened = open_model(arguments.model, arguments.task)
+    task = opened.parts.task
+    problems = first_problems(task, arguments.split, arguments.problems)
+    method = build_method(opened, arguments.method, arguments.simulations, arguments.n)
+    with showing() as listener:
+        listener.stage(method.name, len(problems))
+        score = evaluate(method, task, problems, np.random.default_rng(arguments.seed), listener.advance)
+    if arguments.json:
+        print(json.dumps(as_record(score, task.name, arguments.split)))
+    else:
+        _show(score, f"{opened.source}: {task.name}, {arguments.split}")
+    return 0
+
+
+def as_record(score: Score, task: str, split: str) -> dict[str, object]:
+    """The score in the keys that ``--json`` promises."""
+    return {
+        "task": task,
+        "split": split,
+        "problems": score.problems,
+        "solved": score.solved,
+        "accuracy": score.accuracy,
+        "ci95": list(score.ci95),
+        "method": score.method,
+        "ledger": score.ledger.as_dict(),
+    }
+
+
+def _show(score: Score, title: str) -> None:
+    low, high = score.ci95
+    row = [
+        score.method,
+        f"{score.solved}/{score.problems}",
+        percent(score.accuracy),
+        f"{percent(low)} to {percent(high)}",
+        f"{score.mean_tokens:.1f}",
+        str(score.ledger.verifier_calls),
+        f"{score.ledger.wall_s:.2f}",
+    ]
+    columns = ("method", "solved", "accuracy", "95 % interval", "tokens/problem", "verifier calls", "seconds")
+    print_table(columns, [row], title)

@@ -1,0 +1,133 @@
+"""The demo: a tiny model learns Countdown by self-play on the CPU, then search and best-of-N are paid by the
+token.
+
+``python -m tokenzero.demo --out runs/demo``. A run that is there already is gone on with. Everything is
+written below ``--out``; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenzero.cli import Parser, guarded, interrupted, prepare
+from tokenzero.progress import COLUMNS, Progression, print_table, round_cells, showing
+
+Row = dict[str, Any]
+MOST = 64
+"""Simulations of the search that best-of-N is compared with."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    return guarded(_main, sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    parser = Parser(prog="python -m tokenzero.demo", description="Self-play, then search beside best-of-N.")
+    parser.add_argument("--out", metavar="DIR", default="runs/demo")
+    parser.add_argument("--seed", metavar="S", type=int, default=1)
+    parser.add_argument(
+        "--problems", metavar="N", type=int, default=1000, help="test problems (default: 1000)"
+    )
+    parser.add_argument("--preset", metavar="NAME", default="countdown", help="default: countdown")
+    arguments = parser.parse_args(argv)
+    prepare()
+    try:
+        demonstrate(Path(arguments.out), arguments.preset, arguments.seed, arguments.problems)
+    except KeyboardInterrupt:
+        return interrupted("finished rounds are kept, the same command goes on")
+    return 0
+
+
+def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
+    """Self-play into ``out``, measure its first and last checkpoint on test problems, report."""
+    from tokenzero.config import load_config
+    from tokenzero.selfplay.run import Run, checkpoint_path
+
+    config = load_config(preset, overrides=[f"seed={seed}"])
+    with showing(config.rounds) as listener:
+        listener.say(f"self-play, preset {preset}: a warm start and {config.rounds} rounds into {out}")
+        records = Run(config, out, listener).execute(resume=(out / "config.json").is_file())
+        curves = []
+        for index in dict.fromkeys((0, len(records) - 1)):
+            label = f"round {index}"
+            rows = measure(checkpoint_path(out, index), problems, seed, listener, label)
+            curves.append((label, rows))
+    report(out, config.task.name, records, curves)
+
+
+def measure(checkpoint: Path, problems: int, seed: int, listener: Progression, label: str) -> list[Row]:
+    """The rows of ``bench depth`` for one checkpoint on the first ``problems`` test problems."""
+    from tokenzero.bench_depth import SAMPLES, SIMULATIONS, depth_rows, entries
+    from tokenzero.checkpoint import open_model
+    from tokenzero.problem_choice import first_problems
+
+    opened = open_model(checkpoint)
+    chosen = first_problems(opened.parts.task, "test", problems)
+    listener.stage(f"test problems, {label}", len(entries([opened.search.method], SIMULATIONS, SAMPLES)))
+    return depth_rows(
+        opened.parts,
+        opened.parts.task,
+        chosen,
+        SIMULATIONS,
+        SAMPLES,
+        opened.search,
+        seed,
+        on_row=lambda row: listener.advance(1),
+    )
+
+
+def report(out: Path, task: str, records: Sequence[Row], curves: Sequence[tuple[str, list[Row]]]) -> None:
+    """Write the picture and the rows below ``out`` and print the tables, the comparison and where things
+    are.
+    """
+    from tokenzero.commands.bench import COLUMNS as DEPTH_COLUMNS
+    from tokenzero.commands.bench import row_cells
+    from tokenzero.plots import demo_picture
+    from tokenzero.policy.atomic import write_bytes, write_text
+
+    write_text(
+        out / "demo.json", json.dumps({"rounds": list(records), "depth": dict(curves)}, indent=2) + "\n"
+    )
+    title = f"Self-play, then search at test time: {task}, public verifier"
+    write_bytes(out / "demo.png", demo_picture(records, curves, title))
+    print_table(COLUMNS, [round_cells(record) for record in records], "self-play, validation problems")
+    for label, rows in curves:
+        print_table(DEPTH_COLUMNS, [row_cells(row) for row in rows], f"test problems, {label}")
+    for label, rows in curves:
+        print(f"{label}: {comparison(rows)}")
+    print(f"picture {out / 'demo.png'}, numbers {out / 'demo.json'}, the run {out}; try it:")
+    print(f"  tokenzero generate {out} --prompt '3 5 7 9 -> 24 :' --simulations {MOST}")
+
+
+def comparison(rows: Sequence[Row]) -> str:
+    """One line: what best-of-N pays for the accuracy of the deepest search, and how many times more that
+    is.
+    """
+    from tokenzero.bench_depth import tokens_to_reach
+
+    searched = [row for row in rows if row["method"] not in ("greedy", "best-of-n")]
+    sampled = [row for row in rows if row["method"] == "best-of-n"]
+    if not searched or not sampled:
+        return "nothing to compare: needs a search and best-of-N"
+    deepest = max(searched, key=lambda row: int(row["simulations"]))
+    own, accuracy = float(deepest["mean_tokens"]), float(deepest["accuracy"])
+    head = (
+        f"{deepest['simulations']} simulations reach {100 * accuracy:.1f} % with {own:.0f} tokens a problem; "
+        "best-of-N"
+    )
+    needed = tokens_to_reach(rows, accuracy)
+    if needed is None:
+        most = max(sampled, key=lambda row: int(row["n"]))
+        tokens, best = float(most["mean_tokens"]), 100 * most["accuracy"]
+        more = f"so it needs more than {tokens / own:.1f} times as many"
+        return f"{head} has only {best:.1f} % at N={most['n']} with {tokens:.0f}, {more}"
+    return f"{head} needs {needed:.0f}, {needed / own:.2f} times as many"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
