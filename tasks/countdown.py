@@ -11,13 +11,14 @@ This file does not look ahead: a text is ongoing while it is the beginning of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.tasks.countdown_problems import CountdownConfig, build_splits, read_prompt, write_prompt
-from tokenzero.tasks.countdown_rules import OPERATORS, Position, legal_steps
+from tokenzero.tasks.countdown_rules import OPERATORS, Position, Rules, legal_steps
 from tokenzero.tasks.problem import (
     FAILED,
     ONGOING,
@@ -59,8 +60,7 @@ class CountdownTask(Task):
         answer as soon as it equals a op b: solved if that is the target, failed if not. Raises InputError on
         a prompt that is not Countdown.
         """
-        numbers, target = read_prompt(problem.prompt)
-        position = self._rules.position(numbers)
+        position, target = _start(self._rules, problem.prompt)
         width = self._rules.step_words
         words = answer.removeprefix(" ").split(" ")
         start = 0
@@ -78,7 +78,7 @@ class CountdownTask(Task):
         end = steps.get(written.rstrip())
         if end is None:
             return _begins_step(steps, written)
-        return SOLVED if end[0] == str(target) else FAILED
+        return SOLVED if end[0] == target else FAILED
 
     def score(self, problem: Problem, answer: str) -> float:
         """1.0 for a finished legal answer that reaches the target, else 0.0."""
@@ -116,6 +116,13 @@ class CountdownTask(Task):
             return {"kind": "characters", "alphabet": f"0123456789{OPERATORS}{equals}>: "}
         values = [str(value) for value in range(0 if self.config.zero else 1, self.config.bound + 1)]
         return {"kind": "words", "words": [*values, *OPERATORS, *equals, "->", ":"]}
+
+
+@lru_cache(maxsize=16384)
+def _start(rules: Rules, prompt: str) -> tuple[Position, str]:
+    """Where a prompt's play begins, and the target as it would be written."""
+    numbers, target = read_prompt(prompt)
+    return rules.position(numbers), str(target)
 
 
 def _begins_step(steps: Mapping[str, Position], written: str) -> Verdict:

@@ -46,9 +46,9 @@ class CountdownConfig:
     the task's own vocabulary is. fractions: allow fractional steps (characters only). zero: allow steps that
     write 0; off by default, since `a - a 0` followed by `0 * b 0` throws numbers away. draw: "play" takes
     numbers at random and the target where a uniformly random legal play of them ends, so that a problem is as
-    frequent as play makes it; "uniform" takes every solvable (multiset, target) alike. train, validation, test:
-    problems per split, fewer when there are not so many (test and validation are served first). seed: of the
-    splits and of the order of numbers in prompts.
+    frequent as play makes it; "uniform" takes every solvable (multiset, target) alike. train, validation,
+    test: problems per split, fewer when there are not so many (test and validation are served first). seed:
+    of the splits and of the order of numbers in prompts.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -123,36 +123,36 @@ def read_prompt(prompt: str) -> Pair:
 def build_splits(config: CountdownConfig, name: str) -> Mapping[str, tuple[Problem, ...]]:
     """Split name -> problems, disjoint by (multiset, target). The same arguments give the same problems.
 
-    Validation and test never repeat a pair; with draw "play" training does, in another order of the numbers.
+    With draw "uniform" no pair is repeated. With draw "play" a pair comes as often as play makes it, in every
+    split alike; validation and test then repeat no prompt, that is, no pair in the same order of its numbers.
     name is used as the tag and as the beginning of each id. About 2 s for the default settings.
     """
     rng = np.random.default_rng([config.seed, 1])
     sizes = {"test": config.test, "validation": config.validation, "train": config.train}
     if config.draw == "play":
-        pairs = _played(config, sizes, rng)
+        draws = _played(config, sizes, rng)
     else:
         pairs = _enumerated(config, sizes, rng) if _is_small(config) else _sampled(config, sizes, rng)
-    return MappingProxyType({split: _problems(pairs[split], name, rng) for split in sizes})
+        draws = {split: [_shuffled(pair, rng) for pair in pairs[split]] for split in sizes}
+    return MappingProxyType({split: _problems(draws[split], name) for split in sizes})
 
 
-def _problems(pairs: Sequence[Pair], name: str, rng: np.random.Generator) -> tuple[Problem, ...]:
-    """Problems with unique ids: the second one of a pair ends in "#2"."""
+def _problems(draws: Sequence[Pair], name: str) -> tuple[Problem, ...]:
+    """Problems with their numbers in the order drawn, and unique ids: a pair's second one ends in "#2"."""
     copies: Counter[Pair] = Counter()
     problems = []
-    for pair in pairs:
+    for numbers, target in draws:
+        pair = (tuple(sorted(numbers)), target)
         copies[pair] += 1
-        problems.append(_problem(pair, name, rng, "" if copies[pair] == 1 else f"#{copies[pair]}"))
+        copy = "" if copies[pair] == 1 else f"#{copies[pair]}"
+        identity = f"{name}:{'-'.join(map(str, pair[0]))}={target}{copy}"
+        problems.append(Problem(PublicProblem(identity, write_prompt(numbers, target), name)))
     return tuple(problems)
 
 
-def _problem(pair: Pair, name: str, rng: np.random.Generator, copy: str) -> Problem:
+def _shuffled(pair: Pair, rng: np.random.Generator) -> Pair:
     numbers, target = pair
-    order = tuple(numbers[i] for i in rng.permutation(len(numbers)))
-    return Problem(
-        PublicProblem(
-            f"{name}:{'-'.join(map(str, numbers))}={target}{copy}", write_prompt(order, target), name
-        )
-    )
+    return tuple(numbers[i] for i in rng.permutation(len(numbers))), target
 
 
 def _is_small(config: CountdownConfig) -> bool:
@@ -201,26 +201,27 @@ def _sampled(
 def _played(
     config: CountdownConfig, sizes: Mapping[str, int], rng: np.random.Generator
 ) -> dict[str, list[Pair]]:
-    """Pairs in the order in which random play makes them. The shares are fixed, so that a split of one size
-    keeps its problems whatever the sizes of the others.
+    """Draws in the order in which random play makes them, numbers in the order drawn. The shares of the
+    splits are fixed, so that one keeps its problems whatever the sizes of the others.
     """
     found: dict[str, list[Pair]] = {split: [] for split in sizes}
     seen: set[Pair] = set()
     for _ in range(1000 + 100 * sum(sizes.values())):
         if all(len(found[split]) == size for split, size in sizes.items()):
             break
-        numbers = tuple(sorted(rng.integers(config.low, config.high + 1, config.numbers).tolist()))
+        numbers = tuple(rng.integers(config.low, config.high + 1, config.numbers).tolist())
         position = config.rules.position(numbers)
         while len(position) > 1:
             steps = list(legal_steps(config.rules, position).values())
             position = steps[rng.integers(len(steps))]
         if not position[0].isdecimal() or not config.target_low <= int(position[0]) <= config.target_high:
             continue
-        pair = (numbers, int(position[0]))
+        draw = (numbers, int(position[0]))
+        pair = (tuple(sorted(numbers)), draw[1])
         split = _split_of(pair, config.seed, PLAYED_SHARES, sum(PLAYED_SHARES.values()))
-        if len(found[split]) < sizes[split] and (split == "train" or pair not in seen):
-            seen.add(pair)
-            found[split].append(pair)
+        if len(found[split]) < sizes[split] and (split == "train" or draw not in seen):
+            seen.add(draw)
+            found[split].append(draw)
     return found
 
 

@@ -147,7 +147,7 @@ def test_what_the_games_spent_is_what_the_engine_forwarded() -> None:
     engine = parts.engine
     assert isinstance(engine, Watched)
     evaluator, roots = started(parts, config=LeafConfig(rollout_share=0.5), grader=half)
-    config = SearchConfig(simulations=20, candidates=6)
+    config = SearchConfig(simulations=20, candidates=6, leaves=4)
     search(evaluator.view(roots), evaluator, config, np.random.default_rng(0))
     for game, prompt in enumerate(["abc", "fed"]):
         head = tuple(parts.student.tokenizer(prompt).input_ids)

@@ -90,6 +90,17 @@ def test_search_finds_planted_solutions_that_the_policy_does_not(method: str) ->
     assert all(game.depth == len(game.tokens) == 3 for game in stopped)
 
 
+def test_self_play_walks_to_a_known_solution_and_searches_every_step_of_the_way() -> None:
+    wandering = SearchConfig(method="puct", simulations=400, candidates=8, c_init=3.0, temperature=50.0)
+    player = Player(make_parts(), wandering)  # by itself it would take any visited action
+    games = player.play(PROBLEMS, rng())
+    assert sum(game.verdict == 1.0 for game in games) >= 0.75 * len(games)
+    for game in games:
+        assert len(game.moves) == len(game.tokens)
+        assert [move.chosen for move in game.moves] == game.tokens
+        assert game.simulations == 400 * len(game.moves)
+
+
 @pytest.mark.parametrize("candidates", [4, 6, 40])
 def test_moves_tell_what_was_searched_and_what_was_played(candidates: int) -> None:
     parts = make_parts()

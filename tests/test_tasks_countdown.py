@@ -197,7 +197,7 @@ def test_demonstrations_draw_each_first_step_equally_often_and_rarely_solve() ->
     default = CountdownTask()
     pairs = default.demonstrations(3000, np.random.default_rng(0))
     luck = np.mean([default.score(Problem(PublicProblem("p", prompt)), answer) for prompt, answer in pairs])
-    assert 0.02 < luck < 0.045
+    assert 0.04 < luck < 0.07
 
 
 def test_no_training_problems_means_no_demonstrations() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -42,9 +42,11 @@ def _pairs(config: CountdownConfig, split: str) -> list[tuple[tuple[int, ...], i
 def test_splits_are_disjoint_solvable_and_within_their_settings(config: CountdownConfig) -> None:
     every = [pair for split in SPLITS for pair in _pairs(config, split)]
     assert [len(_pairs(config, split)) for split in SPLITS] == [config.train, config.validation, config.test]
-    held_out = _pairs(config, "validation") + _pairs(config, "test")
-    assert len(set(held_out)) == len(held_out)
-    assert not set(held_out) & set(_pairs(config, "train"))
+    for one, other in combinations(SPLITS, 2):
+        assert not set(_pairs(config, one)) & set(_pairs(config, other))
+    for split in ("validation", "test"):
+        prompts = [problem.public.prompt for problem in build_splits(config, "countdown")[split]]
+        assert len(set(prompts)) == len(prompts)
     assert config.draw == "play" or len(set(every)) == len(every)
     for numbers, target in every[:: max(1, len(every) // 400)]:
         assert len(numbers) == config.numbers
