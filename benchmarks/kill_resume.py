@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,23 @@ def finish(directory: Path) -> float:
     return time.perf_counter() - begun
 
 
+def killed(directory: Path, longest: float, rng: np.random.Generator) -> float:
+    """Start the run and kill it after up to `longest` seconds; returns how many. One that was faster is
+    repeated.
+    """
+    while True:
+        moment = float(rng.uniform(0, longest))
+        process = started(directory)
+        try:
+            process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            if process.wait() == -signal.SIGKILL:
+                return moment
+        longest = moment
+        shutil.rmtree(directory)
+
+
 def weights(directory: Path) -> dict[str, str]:
     """SHA-256 of every model below `directory`, by path."""
     paths = sorted(directory.rglob("model.safetensors"))
@@ -105,11 +123,7 @@ def main() -> int:
         print("kill  after s  rounds finished  resumed s  same weights")
         for kill in range(1, options.kills + 1):
             directory = Path(folder, f"kill-{kill}")
-            moment = float(rng.uniform(0, whole))
-            process = started(directory)
-            time.sleep(moment)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            moment = killed(directory, whole, rng)
             done = finished_rounds(directory)
             seconds = finish(directory)
             same = weights(directory) == expected

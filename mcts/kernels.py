@@ -217,7 +217,7 @@ def total_visits(count: Counts) -> int:
 
 
 @kernel
-def gumbel_interior_slot(full: bool, count: Counts, score: Floats) -> int:
+def gumbel_interior_slot(full: bool, closed: Flags, count: Counts, score: Floats) -> int:
     """Slot that brings visit shares closest to the policy in `score` (Section 5, Danihelka et al.); NONE if
     none can be.
     """
@@ -225,7 +225,7 @@ def gumbel_interior_slot(full: bool, count: Counts, score: Floats) -> int:
     least = 1 if full else 0
     for k in range(count.shape[0]):
         lead = score[k] - np.float32(count[k]) / share
-        score[k] = MINUS_INF if count[k] < least else lead
+        score[k] = MINUS_INF if (count[k] < least) | closed[k] else lead
     return argmax(score)
 
 
@@ -254,43 +254,50 @@ def best_considered(
 
 
 @kernel
-def choose(
-    tree: Tree, rules: Rules, root: RootRules, b: int, node: int, open_slots: Flags, score: Floats
-) -> int:
-    """Slot to follow from `node`, NONE if none can be chosen. `open_slots` is an all-false mask, `score`
-    scratch, both [K].
+def shut(tree: Tree, rules: Rules, root: RootRules, b: int, node: int, closed: Flags) -> None:
+    """Mark in `closed` bool [K] the slots of `node` that must not be followed: masked at the root, or
+    settled.
     """
+    for k in range(closed.shape[0]):
+        closed[k] = node == ROOT and root.blocked[b, k]
+        if rules.skip_exhausted and tree.child[b, node, k] != NONE:
+            closed[k] = closed[k] or tree.exhausted[b, tree.child[b, node, k]]
+
+
+@kernel
+def choose(tree: Tree, rules: Rules, root: RootRules, b: int, node: int, closed: Flags, score: Floats) -> int:
+    """Slot to follow from `node`, NONE if none can be chosen. `closed` and `score` are scratch, both [K]."""
     count, q, prior = tree.edge_visits[b, node], tree.edge_q[b, node], tree.prior[b, node]
-    blocked = root.blocked[b] if node == ROOT else open_slots
+    shut(tree, rules, root, b, node, closed)
     full = tree.size[b] >= tree.visits.shape[1]
     if rules.method == PUCT:
         visits = np.float32(tree.visits[b, node] + tree.inflight[b, node])
         value = node_value(tree, b, node)
         return puct_slot(
-            rules, visits, value, tree.q_low[b], tree.q_high[b], full, blocked, count, q, prior, score
+            rules, visits, value, tree.q_low[b], tree.q_high[b], full, closed, count, q, prior, score
         )
     complete_q(rules, tree.raw_value[b, node], tree.q_low[b], tree.q_high[b], count, q, prior, score)
     if node == ROOT:
         turn = min(total_visits(count), root.table.shape[1] - 1)
         wanted = root.table[root.considered[b], turn]
-        return best_considered(wanted, full, blocked, root.gumbel[b], count, tree.logit[b, node], score)
-    improved_policy(blocked, count, tree.logit[b, node], score)
-    return gumbel_interior_slot(full, count, score)
+        return best_considered(wanted, full, closed, root.gumbel[b], count, tree.logit[b, node], score)
+    improved_policy(closed, count, tree.logit[b, node], score)
+    return gumbel_interior_slot(full, closed, count, score)
 
 
 @kernel
 def descend(
-    tree: Tree, rules: Rules, root: RootRules, b: int, open_slots: Flags, score: Floats
+    tree: Tree, rules: Rules, root: RootRules, b: int, closed: Flags, score: Floats
 ) -> tuple[int, int]:
     """Walk down to (node, slot): a new leaf under `node`, or slot NONE to back `node` up again, or slot
     COLLISION.
     """
     node = ROOT
     while True:
-        closed = rules.stop_at_terminal and tree.terminal[b, node]
-        if closed or tree.depth[b, node] >= rules.max_depth:
+        ended = rules.stop_at_terminal and tree.terminal[b, node]
+        if ended or tree.depth[b, node] >= rules.max_depth:
             return node, NONE
-        slot = choose(tree, rules, root, b, node, open_slots, score)
+        slot = choose(tree, rules, root, b, node, closed, score)
         if slot == NONE:
             return node, NONE
         child = tree.child[b, node, slot]
@@ -379,13 +386,32 @@ def note_solution(tree: Tree, rules: Rules, progress: Progress, b: int, node: in
 
 
 @kernel
+def settle(tree: Tree, root: RootRules, progress: Progress, b: int, leaf: int) -> None:
+    """Mark a terminal leaf as exhausted, and every node above whose candidates all are. A settled root ends
+    the search of its tree.
+    """
+    node = leaf
+    tree.exhausted[b, node] = True
+    while node != ROOT:
+        node = int(tree.parent[b, node])
+        for k in range(tree.child.shape[2]):
+            if tree.action[b, node, k] == NONE or (node == ROOT and root.blocked[b, k]):
+                continue
+            child = tree.child[b, node, k]
+            if child == NONE or not tree.exhausted[b, child]:
+                return
+        tree.exhausted[b, node] = True
+    progress.idle[b] = True
+
+
+@kernel
 def select(
     tree: Tree,
     rules: Rules,
     root: RootRules,
     progress: Progress,
     leaves: Leaves,
-    open_slots: Flags,
+    closed: Flags,
     score: Floats,
 ) -> int:
     """Collect up to `rules.leaves` new leaves per unfinished tree; returns how many there are in all.
@@ -400,7 +426,7 @@ def select(
             continue
         fresh = 0
         while fresh < rules.leaves and progress.done[b] < rules.simulations:
-            node, slot = descend(tree, rules, root, b, open_slots, score)
+            node, slot = descend(tree, rules, root, b, closed, score)
             if slot == COLLISION:
                 break
             progress.done[b] += 1
@@ -470,6 +496,7 @@ def plant(
 def expand(
     tree: Tree,
     rules: Rules,
+    root: RootRules,
     progress: Progress,
     leaves: Leaves,
     open_slots: Flags,
@@ -486,13 +513,17 @@ def expand(
         store(tree, b, node, i, open_slots, actions, logits, value, terminal, state)
         tree.reward[b, tree.parent[b, node], tree.parent_slot[b, node]] = reward[i]
         back_up(tree, rules, b, node, 1)
+        if rules.skip_exhausted and rules.stop_at_terminal and terminal[i]:
+            settle(tree, root, progress, b, node)
         note_solution(tree, rules, progress, b, node)
 
 
 @kernel
-def gumbel_answer(tree: Tree, rules: Rules, root: RootRules, weights: Floats, chosen: Ids) -> None:
-    """softmax(logits + completed Q) into `weights` f32 [B, K]; the best slot among the most visited into
-    `chosen` i64 [B].
+def gumbel_answer(
+    tree: Tree, rules: Rules, root: RootRules, avoided: Flags, weights: Floats, chosen: Ids
+) -> None:
+    """softmax(logits + completed Q) into `weights` f32 [B, K]; the best slot among the most visited that are
+    not `avoided` bool [B, K] into `chosen` i64 [B].
     """
     for b in range(tree.size.shape[0]):
         count, q, prior, logit = (
@@ -505,6 +536,7 @@ def gumbel_answer(tree: Tree, rules: Rules, root: RootRules, weights: Floats, ch
         complete_q(rules, tree.raw_value[b, ROOT], tree.q_low[b], tree.q_high[b], count, q, prior, score)
         most = 0
         for k in range(count.shape[0]):
-            most = max(most, int(count[k]))
-        chosen[b] = best_considered(most, False, root.blocked[b], root.gumbel[b], count, logit, score)
+            if not avoided[b, k]:
+                most = max(most, int(count[k]))
+        chosen[b] = best_considered(most, False, avoided[b], root.gumbel[b], count, logit, score)
         improved_policy(root.blocked[b], count, logit, score)

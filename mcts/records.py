@@ -21,6 +21,7 @@ class Rules(NamedTuple):
     leaves: int
     stop_at_terminal: bool
     stop_on_solution: bool
+    skip_exhausted: bool
     solution_value: np.float32
     virtual_loss: np.float32
     discount: np.float32

@@ -59,12 +59,16 @@ def search(
     *,
     invalid: NDArray[np.bool_] | None = None,
     gumbel: NDArray[np.float32] | None = None,
+    carried: NDArray[np.int64] | None = None,
 ) -> SearchResult:
     """Search B trees from evaluated roots.
 
     root: B evaluated roots; at most `config.candidates` slots wide (narrower ones are padded).
     invalid: bool [B, K], slots that must not be chosen at the root.
     gumbel: float32 [B, K], root noise to use in place of a draw, already scaled (Gumbel method only).
+    carried: int64 [B], simulations that an earlier search already made below each root. They are made again, before
+        and beyond `config.simulations`, and not counted: with an evaluator that remembers its states this is
+        subtree reuse, at the price of the walk and no forward. Sequential halving is planned without them.
 
     The trees of a batch do not influence each other, except that their noise comes from one generator. The
     state handles in `result.tree` stay alive: releasing them is the caller's decision. Raises InputError for
@@ -83,9 +87,11 @@ def search(
         raise InputError(f"rng is {type(rng).__name__}; give a numpy.random.Generator")
 
     rules = _rules(config)
-    tree = Tree.allocate(batch, config.nodes, width)
+    again = _carried(carried, batch)
+    kept = int(again.max()) if config.node_capacity is None else 0
+    tree = Tree.allocate(batch, config.nodes + kept, width)
     progress = Progress(
-        done=np.zeros(batch, np.int64),
+        done=-again,
         solution=np.full(batch, NONE, np.int32),
         idle=blocked.all(axis=1) | (root.terminal & config.stop_at_terminal),
     )
@@ -98,6 +104,15 @@ def search(
     root_rules = _root_rules(blocked, config, rng, gumbel, slots.shape)
     steps = _simulate(tree, rules, root_rules, progress, evaluator)
     return _answer(tree, rules, root_rules, progress, config, rng, steps)
+
+
+def _carried(carried: NDArray[np.int64] | None, batch: int) -> NDArray[np.int64]:
+    if carried is None:
+        return np.zeros(batch, np.int64)
+    again = np.asarray(carried)
+    if again.shape != (batch,) or again.dtype.kind != "i" or again.min() < 0:
+        raise InputError(f"carried is {again.dtype} {again.shape}; give {batch} whole numbers of at least 0")
+    return again.astype(np.int64)
 
 
 def _simulate(
@@ -115,14 +130,15 @@ def _simulate(
         state=np.zeros(room, np.int64),
         action=np.zeros(room, np.int64),
     )
-    open_slots, score = np.zeros(width, np.bool_), np.zeros(width, np.float32)
+    open_slots, closed = np.zeros(width, np.bool_), np.zeros(width, np.bool_)
+    score = np.zeros(width, np.float32)
     steps = 0
-    while count := int(kernels.select(tree, rules, root, progress, leaves, open_slots, score)):
+    while count := int(kernels.select(tree, rules, root, progress, leaves, closed, score)):
         steps += 1
         answer = evaluator.expand(leaves.state[:count].copy(), leaves.action[:count].copy())
         found = checked(answer, count, width, "evaluation")
         kernels.expand(
-            tree, rules, progress, leaves, open_slots,
+            tree, rules, root, progress, leaves, open_slots,
             found.actions, found.logits, found.value, found.reward, found.terminal, found.states,
         )  # fmt: skip
     return steps
@@ -141,13 +157,13 @@ def _answer(
     visits = np.maximum(tree.edge_visits[:, ROOT], 0)
     weights, chosen = np.zeros(shape, np.float32), np.full(shape[0], NONE, np.int64)
     if config.method == "gumbel":
-        kernels.gumbel_answer(tree, rules, root, weights, chosen)
+        kernels.gumbel_answer(tree, rules, root, _avoided(tree, root, config), weights, chosen)
     else:
         total = visits.sum(axis=1, keepdims=True)
         # With no visits at all the search has nothing to add to the prior.
         share = np.where(total > 0, visits / np.maximum(total, 1), tree.prior[:, ROOT])
         weights = share.astype(np.float32)
-        chosen = draw(rng, share, config.temperature)
+        chosen = draw(rng, _without_lost(share, tree, root, config), config.temperature)
     return SearchResult(
         actions=tree.action[:, ROOT].copy(),
         visits=visits,
@@ -157,9 +173,29 @@ def _answer(
         chosen=chosen,
         solution=progress.solution,
         tree=tree,
-        simulations=progress.done,
+        simulations=np.maximum(progress.done, 0),
         steps=steps,
     )
+
+
+def _avoided(tree: Tree, root: kernels.RootRules, config: SearchConfig) -> NDArray[np.bool_]:
+    """Slots not to commit to, bool [B, K]: closed ones and those known to be lost, unless all are."""
+    child = tree.child[:, ROOT]
+    settled = (child != NONE) & np.take_along_axis(tree.exhausted, np.maximum(child, 0), axis=1)
+    avoided = root.blocked | (settled & (tree.edge_q[:, ROOT] < config.solution_value))
+    return np.where(avoided.all(axis=1, keepdims=True), root.blocked, avoided)
+
+
+def _without_lost(
+    share: NDArray[np.float64], tree: Tree, root: kernels.RootRules, config: SearchConfig
+) -> NDArray[np.float64]:
+    """`share` f64 [B, K] with nothing for what is known to be lost; the prior decides where none is left."""
+    if not config.skip_exhausted:
+        return share
+    open_slots = ~_avoided(tree, root, config)
+    visited, likely = share * open_slots, tree.prior[:, ROOT] * open_slots
+    left = np.where(visited.any(axis=1, keepdims=True), visited, likely)
+    return np.where(left.any(axis=1, keepdims=True), left, share)
 
 
 def _root_rules(
@@ -216,6 +252,7 @@ def _rules(config: SearchConfig) -> Rules:
         leaves=config.leaves,
         stop_at_terminal=config.stop_at_terminal,
         stop_on_solution=config.stop_on_solution,
+        skip_exhausted=config.skip_exhausted,
         solution_value=np.float32(config.solution_value),
         virtual_loss=np.float32(config.virtual_loss),
         discount=np.float32(config.discount),

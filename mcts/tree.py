@@ -32,6 +32,7 @@ class Tree(NamedTuple):
     value_sum: NDArray[np.float64]  # [B, N] sum of those values; the node's value is value_sum / visits
     raw_value: NDArray[np.float32]  # [B, N] value given by the evaluator
     terminal: NDArray[np.bool_]  # [B, N]
+    exhausted: NDArray[np.bool_]  # [B, N] every leaf below is terminal (kept for skip_exhausted only)
     state: NDArray[np.int64]  # [B, N] the evaluator's handle
     child: NDArray[np.int32]  # [B, N, K] node index, NONE while unexpanded
     action: NDArray[np.int64]  # [B, N, K] opaque id, -1 in a slot that holds no candidate
@@ -65,6 +66,7 @@ class Tree(NamedTuple):
             value_sum=np.zeros(rows, np.float64),
             raw_value=np.zeros(rows, np.float32),
             terminal=np.zeros(rows, np.bool_),
+            exhausted=np.zeros(rows, np.bool_),
             state=np.full(rows, NONE, np.int64),
             child=np.full(slots, NONE, np.int32),
             action=np.full(slots, NONE, np.int64),

@@ -45,13 +45,22 @@ class Method(Protocol):
 
 
 class Search(Player):
-    """A Player that neither explores nor records: no noise, and it stops at a solution that anyone can
-    verify.
+    """A Player that neither explores nor records: no noise, what was searched below a move is kept, and with a
+    public verifier settled subtrees are left and a verified answer ends the search.
     """
 
     def __init__(self, parts: Parts, config: SearchConfig, leaf: LeafConfig | None = None) -> None:
-        quiet = dataclasses.replace(config, gumbel_scale=0.0, dirichlet_fraction=0.0, temperature=0.0)
-        super().__init__(parts, dataclasses.replace(quiet, stop_on_solution=parts.task.public_verifier), leaf)
+        public = parts.task.public_verifier
+        quiet = dataclasses.replace(
+            config,
+            gumbel_scale=0.0,
+            dirichlet_fraction=0.0,
+            temperature=0.0,
+            reuse_subtree=True,
+            stop_on_solution=public,
+            skip_exhausted=public,
+        )
+        super().__init__(parts, quiet, leaf)
         self.name = config.method if config.simulations else "greedy"
 
 

@@ -124,16 +124,20 @@ class Player:
     ) -> list[Game]:
         rows = evaluator.start(problems, grader)
         goals = np.full(len(rows), NONE, np.int64)
+        carried = np.zeros(len(rows), np.int64)
         games = [Game(problem, evaluator.prompt(index)) for index, problem in enumerate(problems)]
         live = np.arange(len(games))
         while live.size:
-            result = search(evaluator.view(rows[live]), evaluator, self._config, rng)
+            known = carried[live] if self._config.reuse_subtree else None
+            result = search(evaluator.view(rows[live]), evaluator, self._config, rng, carried=known)
             self.ledger.simulations += int(result.simulations.sum())
             goals[live] = np.where(goals[live] == NONE, _solutions(result), goals[live])
             slots = _committed(evaluator, result, rows[live], goals[live])
             for tree, game in enumerate(live.tolist()):
                 _record(games[game], evaluator, result, tree, int(slots[tree]), int(rows[game]))
             chosen = np.take_along_axis(result.actions, slots[:, None], axis=1)[:, 0]
+            visits = np.take_along_axis(result.visits, slots[:, None], axis=1)[:, 0]
+            carried[live] = np.maximum(visits - 1, 0)
             done = (goals[live] != NONE) & self._config.stop_on_solution
             rows[live[done]] = goals[live[done]]
             if not done.all():

@@ -97,8 +97,33 @@ class NaiveTree:
             mean = f32(mean - f32(self.config.virtual_loss) * (f32(child.inflight) / f32(child.count)))
         return child.reward + f32(self.config.discount) * mean
 
+    def shut(self, node: Node) -> set[int]:
+        settled = {k for k, child in node.children.items() if self.exhausted(child)}
+        return settled | (self.blocked if node is self.root else set())
+
+    def exhausted(self, node: Node) -> bool:
+        """Worked out anew from the leaves each time it is asked."""
+        c = self.config
+        if not (c.skip_exhausted and c.stop_at_terminal):
+            return False
+        if node.terminal:
+            return bool(node.returns) and node is not self.root
+        open_slots = [k for k in node.actions if not (node is self.root and k in self.blocked)]
+        return bool(open_slots) and all(
+            k in node.children and self.exhausted(node.children[k]) for k in open_slots
+        )
+
+    def lost(self) -> set[int]:
+        """Root slots known to be lost, unless nothing else is open."""
+        lost = {
+            k
+            for k, child in self.root.children.items()
+            if self.exhausted(child) and self.q(self.root, k) < f32(self.config.solution_value)
+        }
+        return set() if lost | self.blocked >= set(self.root.actions) else lost
+
     def candidates(self, node: Node) -> list[int]:
-        slots = [k for k in node.actions if not (node is self.root and k in self.blocked)]
+        slots = [k for k in node.actions if k not in self.shut(node)]
         if len(self.nodes) >= self.config.nodes:
             slots = [k for k in slots if k in node.children]
         return slots
@@ -154,7 +179,8 @@ class NaiveTree:
 
     def interior(self, node: Node) -> int | None:
         completed = self.completed(node) if node.actions else {}
-        policy = softmax({k: node.logits[k] + completed[k] for k in node.actions})
+        shut = self.shut(node)
+        policy = softmax({k: node.logits[k] + completed[k] for k in node.actions if k not in shut})
         total = sum(node.children[k].count for k in visited(node))
         best, best_score = None, f32(-np.inf)
         for k in self.candidates(node):
@@ -164,9 +190,10 @@ class NaiveTree:
                 best, best_score = k, score
         return best
 
-    def best_considered(self, slots: list[int], wanted: int) -> int | None:
+    def best_considered(self, slots: list[int], shown: list[int], wanted: int) -> int | None:
+        """`slots` may be chosen; `shown` are those and what a full tree has no room for."""
         completed = self.completed(self.root)
-        top = max(x for k, x in self.root.logits.items() if k not in self.blocked)
+        top = max(self.root.logits[k] for k in shown)
         matching = [k for k in slots if self.root_count(k) == wanted]
         best, best_score = None, f32(-np.inf)
         for k in matching or slots:
@@ -182,7 +209,8 @@ class NaiveTree:
         arms = min(self.config.considered, len(self.root.actions.keys() - self.blocked))
         turn = sum(self.root_count(k) for k in self.root.actions)
         wanted = halving_order(arms, self.config.simulations)[turn]
-        return self.best_considered(self.candidates(self.root), wanted)
+        shown = [k for k in self.root.actions if k not in self.shut(self.root)]
+        return self.best_considered(self.candidates(self.root), shown, wanted)
 
     def choose(self, node: Node) -> int | None:
         if self.config.method == "puct":
@@ -208,7 +236,12 @@ class NaiveTree:
     def finished(self) -> bool:
         c = self.config
         stuck = not (self.root.actions.keys() - self.blocked) or (self.root.terminal and c.stop_at_terminal)
-        return stuck or self.done >= c.simulations or (c.stop_on_solution and self.solution >= 0)
+        return (
+            stuck
+            or self.exhausted(self.root)
+            or self.done >= c.simulations
+            or (c.stop_on_solution and self.solution >= 0)
+        )
 
     def step(self, evaluator: Evaluator) -> None:
         """Gather up to `leaves` new leaves, then evaluate and back up each."""
@@ -274,10 +307,13 @@ class NaiveTree:
         slots = [k for k in self.root.actions if k not in self.blocked]
         if not slots:
             return -1
+        slots = [k for k in slots if k not in self.lost()]
         counts = {k: self.root_count(k) for k in slots}
         if self.config.method == "gumbel":
-            return self.best_considered(slots, max(counts.values()))
+            return self.best_considered(slots, slots, max(counts.values()))
         weights = self.weights()
+        if not any(weights[k] for k in slots):
+            weights = self.root.prior
         return max(slots, key=lambda k: (weights[k], -k))
 
 

@@ -12,7 +12,7 @@ import pytest
 from naive import NaiveTree, halving_order
 from synthetic import Synthetic
 
-from tokenzero.mcts import NONE, SearchConfig, SearchResult, search
+from tokenzero.mcts import NONE, Evaluation, SearchConfig, SearchResult, search
 from tokenzero.mcts.sequential_halving import considered_table, considered_visits
 
 K = 5
@@ -102,6 +102,9 @@ SHAPES = {
     "no simulations": {"simulations": 0},
     "one simulation": {"simulations": 1},
     "first solution": {"stop_on_solution": True, "solution_value": 0.3},
+    "settled": {"skip_exhausted": True},
+    "settled early": {"skip_exhausted": True, "simulations": 300, "max_depth": 3},
+    "settled and full": {"skip_exhausted": True, "node_capacity": 12},
     "raw completion": {"use_mixed_value": False},
     "no loss": {"virtual_loss": 0.0},
     "one arm": {"considered": 1},
@@ -142,3 +145,42 @@ def test_order_of_sequential_halving() -> None:
     table = considered_table(6, 30)
     assert table.shape == (7, 30)
     assert [row.tolist() for row in table] == [halving_order(m, 30) for m in range(7)]
+
+
+class BinaryTree:
+    """Two actions everywhere; the state is its number in a heap. The 8 states three actions down are terminal."""
+
+    def expand(self, states: np.ndarray, actions: np.ndarray) -> Evaluation:
+        return self.evaluated(2 * states + actions)
+
+    def evaluated(self, states: np.ndarray) -> Evaluation:
+        count = len(states)
+        return Evaluation(
+            actions=np.tile(np.arange(2), (count, 1)),
+            logits=np.zeros((count, 2), np.float32),
+            value=np.where(states == 11, 1.0, -0.9).astype(np.float32),
+            reward=np.zeros(count, np.float32),
+            terminal=states >= 8,
+            states=states,
+        )
+
+    def release(self, states: np.ndarray) -> None: ...
+
+
+@pytest.mark.parametrize("method", ["gumbel", "puct"])
+def test_a_settled_tree_is_searched_once_and_then_left(method: str) -> None:
+    """Fourteen expansions settle the binary tree of depth 3, whatever the budget, and its one winning leaf,
+    actions 0, 1, 1, is found.
+    """
+    env = BinaryTree()
+    config = SearchConfig(
+        method=method, simulations=200, candidates=2, skip_exhausted=True, temperature=0.0, gumbel_scale=0.0
+    )
+    result = search(env.evaluated(np.array([1])), env, config, np.random.default_rng(0))
+    assert result.simulations[0] == 14
+    assert result.tree.exhausted[0, :15].all()
+    assert result.tree.path(0, int(result.solution[0])) == [0, 1, 1]
+    assert result.visits[0].tolist() == [7, 7]
+    assert result.chosen[0] == 0
+    few = search(env.evaluated(np.array([3])), env, config, np.random.default_rng(0))
+    assert (few.simulations[0], few.solution[0]) == (6, NONE)

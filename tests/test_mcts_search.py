@@ -30,6 +30,7 @@ def configs(draw_: st.DrawFn) -> SearchConfig:
         node_capacity=draw_(st.sampled_from([None, 1, 2, 9, 60])),
         stop_at_terminal=draw_(st.booleans()),
         stop_on_solution=draw_(st.booleans()),
+        skip_exhausted=draw_(st.booleans()),
         solution_value=0.2,
         q_rescale=draw_(st.sampled_from(["siblings", "tree", "none"])),
         min_spread=draw_(st.sampled_from([1e-8, 0.3])),
