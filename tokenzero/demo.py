@@ -17,6 +17,7 @@ from tokenzero.cli import Parser, guarded, interrupted, prepare
 from tokenzero.progress import COLUMNS, Progression, print_table, round_cells, showing
 
 Row = dict[str, Any]
+SEARCHES = ("puct", "gumbel")
 MOST = 64
 """Simulations of the search that best-of-N is compared with."""
 
@@ -68,7 +69,7 @@ def measure(checkpoint: Path, problems: int, seed: int, listener: Progression, l
 
     opened = open_model(checkpoint)
     chosen = first_problems(opened.parts.task, "test", problems)
-    listener.stage(f"test problems, {label}", len(entries([opened.search.method], SIMULATIONS, SAMPLES)))
+    listener.stage(f"test problems, {label}", len(entries(SEARCHES, SIMULATIONS, SAMPLES)))
     return depth_rows(
         opened.parts,
         opened.parts.task,
@@ -77,6 +78,7 @@ def measure(checkpoint: Path, problems: int, seed: int, listener: Progression, l
         SAMPLES,
         opened.search,
         seed,
+        methods=SEARCHES,
         on_row=lambda row: listener.advance(1),
     )
 
@@ -99,34 +101,34 @@ def report(out: Path, task: str, records: Sequence[Row], curves: Sequence[tuple[
     for label, rows in curves:
         print_table(DEPTH_COLUMNS, [row_cells(row) for row in rows], f"test problems, {label}")
     for label, rows in curves:
-        print(f"{label}: {comparison(rows)}")
+        for line in comparison(rows):
+            print(f"{label}: {line}")
     print(f"picture {out / 'demo.png'}, numbers {out / 'demo.json'}, the run {out}; try it:")
     print(f"  tokenzero generate {out} --prompt '3 5 7 9 -> 24 :' --simulations {MOST}")
 
 
-def comparison(rows: Sequence[Row]) -> str:
-    """One line: what best-of-N pays for the accuracy of the deepest search, and how many times more that
-    is.
+def comparison(rows: Sequence[Row]) -> list[str]:
+    """One line for each search: what best-of-N pays for the accuracy of its deepest one, and how many times
+    more that is.
     """
     from tokenzero.bench_depth import tokens_to_reach
 
-    searched = [row for row in rows if row["method"] not in ("greedy", "best-of-n")]
     sampled = [row for row in rows if row["method"] == "best-of-n"]
-    if not searched or not sampled:
-        return "nothing to compare: needs a search and best-of-N"
-    deepest = max(searched, key=lambda row: int(row["simulations"]))
-    own, accuracy = float(deepest["mean_tokens"]), float(deepest["accuracy"])
-    head = (
-        f"{deepest['simulations']} simulations reach {100 * accuracy:.1f} % with {own:.0f} tokens a problem; "
-        "best-of-N"
-    )
-    needed = tokens_to_reach(rows, accuracy)
-    if needed is None:
-        most = max(sampled, key=lambda row: int(row["n"]))
-        tokens, best = float(most["mean_tokens"]), 100 * most["accuracy"]
-        more = f"so it needs more than {tokens / own:.1f} times as many"
-        return f"{head} has only {best:.1f} % at N={most['n']} with {tokens:.0f}, {more}"
-    return f"{head} needs {needed:.0f}, {needed / own:.2f} times as many"
+    deepest = [row for row in rows if row["simulations"] == MOST]
+    lines = []
+    for row in deepest:
+        own, accuracy = float(row["mean_tokens"]), float(row["accuracy"])
+        head = f"{row['method']} with {MOST} simulations: {100 * accuracy:.1f} % at {own:.0f} tokens a problem; best-of-N"
+        needed = tokens_to_reach(rows, accuracy)
+        if needed is not None:
+            lines.append(f"{head} needs {needed:.0f}, {needed / own:.2f} times as many")
+        elif sampled:
+            most = max(sampled, key=lambda row: int(row["n"]))
+            lines.append(
+                f"{head} has {100 * most['accuracy']:.1f} % at N={most['n']} with {most['mean_tokens']:.0f}, "
+                f"so it needs more than {most['mean_tokens'] / own:.2f} times as many"
+            )
+    return lines
 
 
 if __name__ == "__main__":
