@@ -178,16 +178,16 @@ def _answer(
     )
 
 
-def _avoided(tree: Tree, root: kernels.RootRules, config: SearchConfig) -> NDArray[np.bool_]:
+def _avoided(tree: Tree, root: RootRules, config: SearchConfig) -> NDArray[np.bool_]:
     """Slots not to commit to, bool [B, K]: closed ones and those known to be lost, unless all are."""
     child = tree.child[:, ROOT]
     settled = (child != NONE) & np.take_along_axis(tree.exhausted, np.maximum(child, 0), axis=1)
     avoided = root.blocked | (settled & (tree.edge_q[:, ROOT] < config.solution_value))
-    return np.where(avoided.all(axis=1, keepdims=True), root.blocked, avoided)
+    return np.asarray(np.where(avoided.all(axis=1, keepdims=True), root.blocked, avoided), np.bool_)
 
 
 def _without_lost(
-    share: NDArray[np.float64], tree: Tree, root: kernels.RootRules, config: SearchConfig
+    share: NDArray[np.float64], tree: Tree, root: RootRules, config: SearchConfig
 ) -> NDArray[np.float64]:
     """`share` f64 [B, K] with nothing for what is known to be lost; the prior decides where none is left."""
     if not config.skip_exhausted:

@@ -40,15 +40,20 @@ ROWS = [
 
 def test_the_comparison_is_with_the_deepest_search() -> None:
     # halfway from 0.4 to 0.6 is halfway from 100 to 400 in log tokens: 200
-    line = demo.comparison(ROWS)
-    assert line.startswith("64 simulations reach 50.0 % with 80 tokens a problem; best-of-N needs 200")
-    assert line.endswith("2.50 times as many")
+    assert demo.comparison(ROWS) == [
+        "gumbel with 64 simulations: 50.0 % at 80 tokens a problem; best-of-N needs 200, 2.50 times as many"
+    ]
 
 
 def test_the_comparison_says_when_best_of_n_never_gets_there() -> None:
-    line = demo.comparison(ROWS[:-1])
-    assert "has only 40.0 % at N=8 with 100, so it needs more than 1.2 times as many" in line
-    assert demo.comparison(ROWS[:1]) == "nothing to compare: needs a search and best-of-N"
+    [line] = demo.comparison(ROWS[:-1])
+    assert "best-of-N has 40.0 % at N=8 with 100, so it needs more than 1.25 times as many" in line
+    assert demo.comparison(ROWS[:1]) == []
+    twice = [*ROWS, _row("puct", 16, 1, 0.4, 50)]
+    assert [line.split(":")[0] for line in demo.comparison(twice)] == [
+        "gumbel with 64 simulations",
+        "puct with 16 simulations",
+    ]
 
 
 @pytest.fixture
@@ -70,13 +75,14 @@ def test_the_demo_leaves_a_run_a_table_and_a_picture(
     assert list(kept["depth"]) == ["round 0", "round 2"]
     assert [row["method"] for row in kept["depth"]["round 2"]] == [
         "greedy",
+        "puct",
         "gumbel",
         "best-of-n",
         "best-of-n",
     ]
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "checkpoints" / "round-0002").is_dir()
-    assert "round 2: 4 simulations reach" in first.out
+    assert "round 2: puct with 4 simulations: " in first.out
     assert f"tokenzero generate {out}" in first.out
     assert "self-play, preset countdown" in first.err
     made = (out / "checkpoints" / "round-0002" / "round.json").stat().st_mtime_ns

@@ -114,19 +114,26 @@ def comparison(rows: Sequence[Row]) -> list[str]:
     from tokenzero.bench_depth import tokens_to_reach
 
     sampled = [row for row in rows if row["method"] == "best-of-n"]
-    deepest = [row for row in rows if row["simulations"] == MOST]
+    searched = [row for row in rows if row["simulations"]]
     lines = []
-    for row in deepest:
+    for method in dict.fromkeys(row["method"] for row in searched):
+        row = max(
+            (row for row in searched if row["method"] == method), key=lambda row: int(row["simulations"])
+        )
         own, accuracy = float(row["mean_tokens"]), float(row["accuracy"])
-        head = f"{row['method']} with {MOST} simulations: {100 * accuracy:.1f} % at {own:.0f} tokens a problem; best-of-N"
+        head = (
+            f"{method} with {row['simulations']} simulations: "
+            f"{100 * accuracy:.1f} % at {own:.0f} tokens a problem"
+        )
         needed = tokens_to_reach(rows, accuracy)
         if needed is not None:
-            lines.append(f"{head} needs {needed:.0f}, {needed / own:.2f} times as many")
+            lines.append(f"{head}; best-of-N needs {needed:.0f}, {needed / own:.2f} times as many")
         elif sampled:
             most = max(sampled, key=lambda row: int(row["n"]))
+            times = f"{most['mean_tokens'] / own:.2f}"
             lines.append(
-                f"{head} has {100 * most['accuracy']:.1f} % at N={most['n']} with {most['mean_tokens']:.0f}, "
-                f"so it needs more than {most['mean_tokens'] / own:.2f} times as many"
+                f"{head}; best-of-N has {100 * most['accuracy']:.1f} % at N={most['n']} with "
+                f"{most['mean_tokens']:.0f}, so it needs more than {times} times as many"
             )
     return lines
 

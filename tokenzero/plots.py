@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 Row = dict[str, Any]
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
-BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#7F7F7F"
+BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 SEARCH_COLOURS = {"gumbel": BLUE, "puct": GREEN}
 
 
@@ -26,12 +26,7 @@ def depth_picture(report: dict[str, Any]) -> bytes:
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    rows: list[Row] = report["rows"]
-    for method, colour in SEARCH_COLOURS.items():
-        _curve(axes, [r for r in rows if r["method"] == method], colour, f"{method} search", "simulations")
-    _curve(axes, [r for r in rows if r["method"] == "best-of-n"], ORANGE, "best-of-N", "n")
-    _greedy(axes, rows, BLACK, "greedy")
-    _token_axes(axes, rows)
+    _methods(axes, report["rows"])
     axes.set_title(
         f"{report['task']}, {report['problems']} {report['split']} problems, {_verifier(report['verifier'])}",
         fontsize=11,
@@ -40,29 +35,26 @@ def depth_picture(report: dict[str, Any]) -> bytes:
 
 
 def demo_picture(records: Sequence[Row], curves: Sequence[tuple[str, Sequence[Row]]], title: str) -> bytes:
-    """The demo: greedy accuracy by round on the left; on the right each of ``curves`` (label, rows), the last
-    one strongest.
+    """The demo: accuracy by round on the left, then accuracy against tokens for each of ``curves`` (label,
+    rows).
     """
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _rounds(left, records)
-    shades = [(GREY, PURPLE), (BLUE, ORANGE)][-len(curves) :]
-    for (label, rows), (search, sampling) in zip(curves, shades, strict=True):
-        kinds = sorted({r["method"] for r in rows} - {"best-of-n", "greedy"})
-        for kind in kinds:
-            _curve(
-                right,
-                [r for r in rows if r["method"] == kind],
-                search,
-                f"{kind} search, {label}",
-                "simulations",
-            )
-        _curve(right, [r for r in rows if r["method"] == "best-of-n"], sampling, f"best-of-N, {label}", "n")
-        _greedy(right, rows, search, f"greedy, {label}")
-    _token_axes(right, [row for _, rows in curves for row in rows])
-    right.set_title("Accuracy for tokens paid, test problems", fontsize=11)
+    figure = Figure(figsize=(6 + 5 * len(curves), 5), layout="constrained")
+    panels = figure.subplots(1, 1 + len(curves))
+    _rounds(panels[0], records)
+    for axes, (label, rows) in zip(panels[1:], curves, strict=True):
+        _methods(axes, rows)
+        axes.set_ylim(0, 1)
+        axes.set_title(f"Test problems, {label}", fontsize=11)
     figure.suptitle(title, fontsize=12)
     return _png(figure)
+
+
+def _methods(axes: Axes, rows: Sequence[Row]) -> None:
+    for method, colour in SEARCH_COLOURS.items():
+        _curve(axes, [r for r in rows if r["method"] == method], colour, f"{method} search", "simulations")
+    _curve(axes, [r for r in rows if r["method"] == "best-of-n"], ORANGE, "best-of-N", "n")
+    _greedy(axes, rows, BLACK, "greedy")
+    _token_axes(axes, rows)
 
 
 def _rounds(axes: Axes, records: Sequence[Row]) -> None:
