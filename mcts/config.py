@@ -38,13 +38,13 @@ class SearchConfig:
     skip_exhausted: never walk again into a subtree whose every leaf is terminal (MCTS-Solver, Winands et al.
         2008, with candidates for moves); a tree with nothing else left ends early. For search that wants a
         solution: visits stop where a subtree is settled, so leave it off when they are targets.
-    reuse_subtree: after a move the next search starts from what the last one knew below it; read by the caller that
-        commits moves, which passes `carried` to `search()`.
+    reuse_subtree: after a move the next search starts from what the last one knew below it. Read by the
+        caller that commits moves, which passes `carried` to `search()`.
     q_rescale: "siblings" scales Q to [0, 1] by the extremes at the node (mctx), "tree" by the extremes of all
         Q seen in the tree (MuZero), "none" takes values to lie in [-1, 1].
     min_spread: least difference between the extremes when Q is rescaled (mctx's epsilon). The default
-        rescales any difference to the full range; a larger one keeps a lost position, where Q differs by noise alone,
-        near its prior.
+        rescales any difference to the full range; a larger one keeps a lost position, where Q differs by
+        noise alone, near its prior.
     c_init, c_base: the exploration constants of PUCT.
     fpu: what an unvisited child is worth under PUCT: "min" the bottom of the scale (mctx), "parent" its
         parent's value, "reduction" the parent's value minus `fpu_reduction * sqrt(prior mass already

@@ -66,9 +66,10 @@ def search(
     root: B evaluated roots; at most `config.candidates` slots wide (narrower ones are padded).
     invalid: bool [B, K], slots that must not be chosen at the root.
     gumbel: float32 [B, K], root noise to use in place of a draw, already scaled (Gumbel method only).
-    carried: int64 [B], simulations that an earlier search already made below each root. They are made again, before
-        and beyond `config.simulations`, and not counted: with an evaluator that remembers its states this is
-        subtree reuse, at the price of the walk and no forward. Sequential halving is planned without them.
+    carried: int64 [B], simulations that an earlier search already made below each root. They are made again,
+        before and beyond `config.simulations`, and not counted: with an evaluator that remembers its states
+        this is subtree reuse, at the price of the walk and no forward. Sequential halving is planned without
+        them.
 
     The trees of a batch do not influence each other, except that their noise comes from one generator. The
     state handles in `result.tree` stay alive: releasing them is the caller's decision. Raises InputError for

@@ -45,8 +45,8 @@ class Method(Protocol):
 
 
 class Search(Player):
-    """A Player that neither explores nor records: no noise, what was searched below a move is kept, and with a
-    public verifier settled subtrees are left and a verified answer ends the search.
+    """A Player that neither explores nor records: no noise, and what was searched below a move is kept. With
+    a public verifier, settled subtrees are left alone and a verified answer ends the search.
     """
 
     def __init__(self, parts: Parts, config: SearchConfig, leaf: LeafConfig | None = None) -> None:

@@ -148,7 +148,7 @@ def test_order_of_sequential_halving() -> None:
 
 
 class BinaryTree:
-    """Two actions everywhere; the state is its number in a heap. The 8 states three actions down are terminal."""
+    """Two actions everywhere; a state is its number in a heap. The 8 states three moves down are terminal."""
 
     def expand(self, states: np.ndarray, actions: np.ndarray) -> Evaluation:
         return self.evaluated(2 * states + actions)

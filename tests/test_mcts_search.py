@@ -89,7 +89,8 @@ def test_every_tree_is_sound(config: SearchConfig, env: Synthetic, masked: bool)
         assert not closed[b, result.chosen[b]]
         assert result.weights[b].sum() == pytest.approx(1, abs=1e-5)
         stopped = config.stop_on_solution and result.solution[b] != NONE
-        assert result.simulations[b] == config.simulations or stopped
+        settled = config.skip_exhausted and result.tree.exhausted[b, ROOT]
+        assert result.simulations[b] == config.simulations or stopped or settled
 
 
 def assert_sound(tree: Tree, b: int, config: SearchConfig) -> None:
