@@ -195,7 +195,7 @@ class Run:
     def _value_warmup(self) -> Losses:
         """Teach the value head what the demonstrations came to, before the first search leans on it.
 
-        The policy learns on from the same batches, those that missed their target at ``lost_weight``.
+        The policy learns on from all of them alike: which ones hit their target is the value head's to know.
         """
         steps = self.config.learner.value_warmup
         if not steps or not self._demonstrations:
@@ -205,7 +205,7 @@ class Run:
             self._student_now,
             self._head,
             self.task,
-            replace(self.config.learner, steps=steps, kl_weight=0.0, root_value_mix=0.0),
+            replace(self.config.learner, steps=steps, kl_weight=0.0, root_value_mix=0.0, lost_weight=1.0),
             total_steps=steps,
             seed=[self.config.seed, VALUE_WARMUP],
         )

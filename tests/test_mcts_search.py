@@ -413,3 +413,24 @@ def test_garbage_in_empty_slots_is_ignored() -> None:
     dirty = run(env, SearchConfig(candidates=K, gumbel_scale=0))
     for b in range(4):
         rows_equal(clean, b, dirty, b)
+
+
+@pytest.mark.parametrize("method", ["puct", "gumbel"])
+def test_carried_simulations_are_made_again_and_not_counted(method: str) -> None:
+    """PUCT with 10 simulations and 15 carried ones grows the tree of 25; each row has its own number."""
+    env = Synthetic(2, K, terminals=0.1)
+    config = SearchConfig(
+        method=method, simulations=10, candidates=K, temperature=0.0, gumbel_scale=0.0, considered=1
+    )
+    carried = np.array([0, 15, 3, 7])
+    result = run(env, config, carried=carried)
+    assert (result.simulations == 10).all()
+    assert (result.tree.visits[:, ROOT] == 1 + 10 + carried).all()
+    if method == "puct":
+        for b, extra in enumerate(carried.tolist()):
+            longer = run(env, replace(config, simulations=10 + extra), batch=1, first=b)
+            np.testing.assert_array_equal(result.visits[b], longer.visits[0])
+            assert result.value[b] == longer.value[0]
+    for bad in (np.array([-1, 0, 0, 0]), np.zeros(3, np.int64), np.zeros(4)):
+        with pytest.raises(InputError, match="carried is"):
+            run(env, config, carried=bad)

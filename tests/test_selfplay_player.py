@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,15 @@ def test_a_search_player_has_no_noise_of_its_own() -> None:
 
 def test_no_problems_are_no_games() -> None:
     assert Player(make_parts(), SearchConfig(simulations=2)).play([], rng()) == []
+
+
+def test_a_kept_subtree_starts_the_next_search_with_its_visits() -> None:
+    parts = make_parts(Secret())
+    config = SearchConfig(
+        method="puct", simulations=12, candidates=6, temperature=0.0, reuse_subtree=True, c_init=2.0
+    )
+    for game in Player(parts, config).play(PROBLEMS[:4], rng()):
+        for before, after in pairwise(game.moves):
+            known = before.visits[before.actions == before.chosen][0] - 1
+            assert after.visits.sum() == 12 + known
+        assert game.simulations == 12 * len(game.moves)
