@@ -75,8 +75,8 @@ def test_the_demo_leaves_a_run_a_table_and_a_picture(
     assert list(kept["depth"]) == ["round 0", "round 2"]
     assert [row["method"] for row in kept["depth"]["round 2"]] == [
         "greedy",
-        "puct",
         "gumbel",
+        "puct",
         "best-of-n",
         "best-of-n",
     ]

@@ -17,7 +17,7 @@ from tokenzero.cli import Parser, guarded, interrupted, prepare
 from tokenzero.progress import COLUMNS, Progression, print_table, round_cells, showing
 
 Row = dict[str, Any]
-SEARCHES = ("puct", "gumbel")
+SEARCHES = ("gumbel", "puct")
 MOST = 64
 """Simulations of the search that best-of-N is compared with."""
 
@@ -56,12 +56,16 @@ def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
         curves = []
         for index in dict.fromkeys((0, len(records) - 1)):
             label = f"round {index}"
-            rows = measure(checkpoint_path(out, index), problems, seed, listener, label)
+            # Before training one search tells enough; afterwards both are worth their time.
+            methods = SEARCHES if index else SEARCHES[:1]
+            rows = measure(checkpoint_path(out, index), problems, seed, methods, listener, label)
             curves.append((label, rows))
     report(out, config.task.name, records, curves)
 
 
-def measure(checkpoint: Path, problems: int, seed: int, listener: Progression, label: str) -> list[Row]:
+def measure(
+    checkpoint: Path, problems: int, seed: int, methods: Sequence[str], listener: Progression, label: str
+) -> list[Row]:
     """The rows of ``bench depth`` for one checkpoint on the first ``problems`` test problems."""
     from tokenzero.bench_depth import SAMPLES, SIMULATIONS, depth_rows, entries
     from tokenzero.checkpoint import open_model
@@ -69,7 +73,7 @@ def measure(checkpoint: Path, problems: int, seed: int, listener: Progression, l
 
     opened = open_model(checkpoint)
     chosen = first_problems(opened.parts.task, "test", problems)
-    listener.stage(f"test problems, {label}", len(entries(SEARCHES, SIMULATIONS, SAMPLES)))
+    listener.stage(f"test problems, {label}", len(entries(methods, SIMULATIONS, SAMPLES)))
     return depth_rows(
         opened.parts,
         opened.parts.task,
@@ -78,7 +82,7 @@ def measure(checkpoint: Path, problems: int, seed: int, listener: Progression, l
         SAMPLES,
         opened.search,
         seed,
-        methods=SEARCHES,
+        methods=methods,
         on_row=lambda row: listener.advance(1),
     )
 
