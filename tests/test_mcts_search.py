@@ -102,7 +102,8 @@ def assert_sound(tree: Tree, b: int, config: SearchConfig) -> None:
         ends = (tree.terminal[b, node] and config.stop_at_terminal) or tree.depth[b, node] == config.max_depth
         if ends:
             assert len(children) == 0
-        elif len(children):
+        elif len(children) and not (config.skip_exhausted and tree.size[b] == config.nodes):
+            # (In a full tree a node whose expanded children are all settled is a leaf again.)
             assert own == 1, "the children's visits sum to the node's minus one"
         returned = own * raw
         for child in children:

@@ -26,12 +26,12 @@ def make_parts(task: Task) -> Parts:
 
 def test_a_score_counts_what_the_games_were() -> None:
     task = Mirror()
-    method = Search(make_parts(task), SearchConfig(simulations=25, candidates=7))
+    method = Search(make_parts(task), SearchConfig(simulations=2, candidates=7))
     problems = task.problems("test")[:15]
     evaluate(method, task, problems[:2], np.random.default_rng(9))  # what was spent before does not count
     finished: list[int] = []
     score = evaluate(method, task, problems, np.random.default_rng(0), finished.append)
-    games = Search(make_parts(task), SearchConfig(simulations=25, candidates=7)).play(
+    games = Search(make_parts(task), SearchConfig(simulations=2, candidates=7)).play(
         [problem.public for problem in problems], np.random.default_rng(0)
     )
     solved = sum(game.text == game.problem.prompt[::-1] for game in games)
