@@ -119,12 +119,13 @@ class Run:
         student, head = self._student(done)
         self._student_now, self._head = student, head
         self._engine = GatherEngine(student)
-        count, rng = self.config.pretrain.demonstrations, self._rng(DEMONSTRATE, 0)
-        self._demonstrations = demonstrate(self.task, student, count, rng)
-        self._examples = examples(self._demonstrations, student)
+        counted = self._counts_demonstrations()
+        self._demonstrations = self._demonstrate() if done == 0 or counted else []
         if done == 0:
             self._warm_start()
             done = 1
+        if not counted:
+            self._demonstrations = []  # as large as the replay, and of no more use
         learner = self._learner(done)
         for round_index in range(done, self.config.rounds + 1):
             self._round(round_index, learner)
@@ -173,6 +174,15 @@ class Run:
         generator = torch.Generator().manual_seed(seed)
         return student, ValueHead(student.hidden_size, model.value, generator)
 
+    def _demonstrate(self) -> list[Episode]:
+        count, rng = self.config.pretrain.demonstrations, self._rng(DEMONSTRATE, 0)
+        return demonstrate(self.task, self._student_now, count, rng)
+
+    def _counts_demonstrations(self) -> bool:
+        """Whether rounds need the demonstrations too: n-gram teachers are counted on them."""
+        kinds = {teacher.kind for teacher in self.config.teachers}
+        return self.config.play.leaf.teacher_beta > 0 and "ngram" in kinds
+
     def _warm_start(self) -> None:
         started = time.perf_counter()
         config = self.config.pretrain
@@ -181,7 +191,7 @@ class Run:
             self._listener.stage("warm start", config.steps)
             loss = pretrain(
                 self._student_now,
-                self._examples,
+                examples(self._demonstrations, self._student_now),
                 config,
                 int(self._rng(PRETRAIN, 0).integers(2**31)),
                 directory=self.directory / "warm-start" if config.checkpoint_every else None,
@@ -251,7 +261,7 @@ class Run:
         def grader(game: int, text: str) -> float:
             return self.task.score(problems[game], text)
 
-        parts = replace(self._parts(round_index), teachers=teachers, teacher_weights=_equal(teachers))
+        parts = replace(self._parts(), teachers=teachers, teacher_weights=_equal(teachers))
         player = Player(parts, config.search, config.leaf, games_in_flight=config.games_in_flight)
         self._listener.stage("play", config.games)
         publics = [problem.public for problem in problems]
@@ -278,10 +288,11 @@ class Run:
             return ()
         checkpoints = [checkpoint_path(self.directory, r) for r in range(round_index)]
         vocabulary = self._student_now.vocab_size
-        return build_teachers(self.config.teachers, round_index, checkpoints, self._examples, vocabulary)
+        sequences = examples(self._demonstrations, self._student_now)
+        return build_teachers(self.config.teachers, round_index, checkpoints, sequences, vocabulary)
 
-    def _parts(self, round_index: int) -> Parts:
-        """What round ``round_index`` consults, teachers apart: those help to play, and are not evaluated."""
+    def _parts(self) -> Parts:
+        """What a round consults, teachers apart: those help to play, and are not evaluated."""
         return Parts(
             student=self._student_now,
             engine=self._engine,
@@ -298,7 +309,7 @@ class Run:
         episodes: Sequence[Episode] = (),
         teachers: Sequence[Teacher] = (),
     ) -> Record:
-        config, parts = self.config.evaluation, self._parts(round_index + 1)
+        config, parts = self.config.evaluation, self._parts()
         problems = self.task.problems(config.split)[: config.problems]
         accuracy: dict[str, float | None] = {"greedy": None, "search": None}
         if problems:
