@@ -9,7 +9,7 @@ into a ``Ledger``. Neither samples, scores nor decides when a sequence ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -52,7 +52,8 @@ class Engine(Protocol):
         ...
 
 
-def _check_prompts(prompts: Sequence[Sequence[int]], student: Student) -> None:
+def check_prompts(prompts: Sequence[Sequence[int]], student: Student) -> None:
+    """Raise InputError for no prompt, an empty one, or one that leaves no room for an answer."""
     if len(prompts) == 0:
         raise InputError("there is no prompt to forward; give at least one")
     for index, prompt in enumerate(prompts):
@@ -65,14 +66,16 @@ def _check_prompts(prompts: Sequence[Sequence[int]], student: Student) -> None:
             )
 
 
-def _check_room(longest: int, student: Student) -> None:
+def check_room(longest: int, student: Student) -> None:
+    """Raise InputError when a sequence of ``longest`` tokens passes the model's positions."""
     if longest > student.max_length:
         raise InputError(
             f"a sequence would pass the model's {student.max_length} positions; lower the answer length"
         )
 
 
-def _released(state: int) -> InputError:
+def released(state: int) -> InputError:
+    """What to raise for a state that nobody holds."""
     return InputError(f"state {state} is unknown or was released; prefill its prompt again")
 
 
@@ -89,17 +92,22 @@ def _left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, to
 
 
 class RecomputeEngine:
-    """Forwards every prefix from its first token. The reference that faster engines are checked against."""
+    """Forwards every prefix from its first token. The reference that faster engines are checked against.
 
-    def __init__(self, student: Student, *, rows: int = 512) -> None:
+    rows: sequences in one forward. pad: whether sequences of different lengths share a forward, padded on
+    the left; some families are only right without.
+    """
+
+    def __init__(self, student: Student, *, rows: int = 512, pad: bool = True) -> None:
         self.ledger = Ledger()
         self._student = student
         self._rows = rows
+        self._pad = pad
         self._sequences: dict[int, tuple[int, ...]] = {}
         self._next = 0
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
-        _check_prompts(prompts, self._student)
+        check_prompts(prompts, self._student)
         self.ledger.prefill_tokens += sum(len(prompt) for prompt in prompts)
         return self._forward([tuple(prompt) for prompt in prompts])
 
@@ -109,8 +117,8 @@ class RecomputeEngine:
                 (*self._sequences[s], t) for s, t in zip(states.tolist(), tokens.tolist(), strict=True)
             ]
         except KeyError as error:
-            raise _released(error.args[0]) from error
-        _check_room(max(map(len, sequences)), self._student)
+            raise released(error.args[0]) from error
+        check_room(max(map(len, sequences)), self._student)
         self.ledger.decode_tokens += sum(len(sequence) for sequence in sequences)
         return self._forward(sequences)
 
@@ -120,22 +128,39 @@ class RecomputeEngine:
 
     @torch.inference_mode()
     def _forward(self, sequences: list[tuple[int, ...]]) -> Step:
+        order: list[int] = []
         logits, hidden = [], []
-        for start in range(0, len(sequences), self._rows):
-            ids, mask, positions = _left_pad(sequences[start : start + self._rows], self._student.pad_id)
-            device = self._student.device
-            output = self._student.forward(
-                ids.to(device),
-                attention_mask=mask.to(device),
-                position_ids=positions.to(device),
-                logits_to_keep=1,
-            )
+        for part in self._parts(sequences):
+            output = self._forward_part([sequences[row] for row in part])
+            order += part
             logits.append(output.logits[:, -1])
             hidden.append(output.hidden[:, -1])
+        back = torch.from_numpy(np.argsort(order, kind="stable")).to(logits[0].device)
         states = np.arange(self._next, self._next + len(sequences), dtype=np.int64)
         self._next += len(sequences)
         self._sequences.update(zip(states.tolist(), sequences, strict=True))
-        return Step(states, torch.cat(logits), torch.cat(hidden))
+        return Step(states, torch.cat(logits)[back], torch.cat(hidden)[back])
+
+    def _parts(self, sequences: list[tuple[int, ...]]) -> Iterator[list[int]]:
+        """Rows that go through the model together."""
+        groups: dict[int, list[int]] = {}
+        for row, sequence in enumerate(sequences):
+            groups.setdefault(0 if self._pad else len(sequence), []).append(row)
+        for group in groups.values():
+            for start in range(0, len(group), self._rows):
+                yield group[start : start + self._rows]
+
+    def _forward_part(self, sequences: list[tuple[int, ...]]) -> Output:
+        student = self._student
+        ids, mask, positions = _left_pad(sequences, student.pad_id)
+        if not self._pad:
+            return student.forward(ids.to(student.device), use_cache=False)
+        return student.forward(
+            ids.to(student.device),
+            attention_mask=mask.to(student.device),
+            position_ids=positions.to(student.device),
+            logits_to_keep=1,
+        )
 
 
 class _PoolLayer(CacheLayerMixin):
@@ -247,7 +272,7 @@ class GatherEngine:
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         if self._version != self._student.version:
             self._reset()
-        _check_prompts(prompts, self._student)
+        check_prompts(prompts, self._student)
         self.ledger.prefill_tokens += sum(len(prompt) for prompt in prompts)
         steps = [self._prefill(prompts[i : i + self._rows]) for i in range(0, len(prompts), self._rows)]
         return _concatenate(steps)
@@ -292,8 +317,8 @@ class GatherEngine:
         lengths = self._length[states]
         longest = int(lengths.max())
         if not lengths.all() or states.min() < 0:
-            raise _released(int(states[np.argmin(np.where(states < 0, -1, lengths))]))
-        _check_room(longest + 1, self._student)
+            raise released(int(states[np.argmin(np.where(states < 0, -1, lengths))]))
+        check_room(longest + 1, self._student)
         new = self._allocate(len(states))
         self._widen(longest + 1)
         self._path[new] = self._path[states]
@@ -361,3 +386,8 @@ def _concatenate(steps: list[Step]) -> Step:
         torch.cat([step.logits for step in steps]),
         torch.cat([step.hidden for step in steps]),
     )
+
+
+def concatenate(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The rows of all; the tensor itself when it is the only one."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

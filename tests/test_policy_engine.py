@@ -10,10 +10,34 @@ import torch
 from tiny import FAMILIES, TokenCounter, make_student, plain
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.engine import Engine, GatherEngine, RecomputeEngine, Step
+from tokenzero.policy.engine import Engine, RecomputeEngine, Step
+from tokenzero.policy.gather_attention import GatherWay
+from tokenzero.policy.lean_forward import LeanWay
 from tokenzero.policy.student import Student
+from tokenzero.policy.tiers import open_engine
+from tokenzero.policy.tree_attention import DenseAttention, PagedAttention, TreeAttentionWay
+from tokenzero.policy.tree_engine import TreeEngine
 
-ENGINES = [GatherEngine, RecomputeEngine]
+
+def lean(student: Student, slots: int = 64, **options: Any) -> TreeEngine:
+    return TreeEngine(student, LeanWay(student, slots), slots=slots, **options)
+
+
+def paged(student: Student, slots: int = 64, **options: Any) -> TreeEngine:
+    return TreeEngine(student, TreeAttentionWay(student, PagedAttention(), slots), slots=slots, **options)
+
+
+def dense(student: Student, slots: int = 64, **options: Any) -> TreeEngine:
+    return TreeEngine(student, TreeAttentionWay(student, DenseAttention(), slots), slots=slots, **options)
+
+
+def gathered(student: Student, slots: int = 64, **options: Any) -> TreeEngine:
+    return TreeEngine(student, GatherWay(student, slots), slots=slots, **options)
+
+
+TREES = [lean, paged, dense, gathered]
+ENGINES = [*TREES, RecomputeEngine]
+PAIRS = [(k, f) for k in ENGINES for f in FAMILIES if k is not lean or f not in ("qwen3", "gpt2")]
 
 
 class Forest:
@@ -68,8 +92,7 @@ def grow(engine: Engine, vocab: int, seed: int = 0) -> Forest:
     return forest
 
 
-@pytest.mark.parametrize("kind", ENGINES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("kind", "family"), PAIRS)
 def test_every_state_of_a_random_tree_equals_a_plain_forward(kind: Any, family: str) -> None:
     student = make_student(family)
     forest = grow(kind(student), student.vocab_size)
@@ -99,9 +122,10 @@ def test_batches_are_cut_into_rows_without_a_trace(kind: Any) -> None:
     forest.check(student)
 
 
-def test_a_small_pool_grows_and_keeps_what_it_holds() -> None:
+@pytest.mark.parametrize("kind", TREES)
+def test_a_small_pool_grows_and_keeps_what_it_holds(kind: Any) -> None:
     student = make_student()
-    engine = GatherEngine(student, slots=4)
+    engine = kind(student, slots=4)
     forest = grow(engine, student.vocab_size)
     forest.check(student)
     assert engine.resident == 1 + 3 + 7 + len(forest.sequence) - 3, "one slot per token, prompts in full"
@@ -109,7 +133,7 @@ def test_a_small_pool_grows_and_keeps_what_it_holds() -> None:
 
 def test_two_engines_on_the_same_tree_give_the_same_numbers() -> None:
     student = make_student("qwen3")
-    one = grow(GatherEngine(student), student.vocab_size, seed=4)
+    one = grow(open_engine(student), student.vocab_size, seed=4)
     other = grow(RecomputeEngine(student), student.vocab_size, seed=4)
     by_tokens = {tuple(tokens): other.logits[s] for s, tokens in other.sequence.items()}
     assert {tuple(t) for t in one.sequence.values()} == set(by_tokens)
@@ -119,19 +143,20 @@ def test_two_engines_on_the_same_tree_give_the_same_numbers() -> None:
 
 def test_released_slots_all_come_back_and_are_used_again() -> None:
     student = make_student()
-    engine = GatherEngine(student, slots=128)
+    engine = paged(student, slots=128)
     for seed in range(3):
         forest = grow(engine, student.vocab_size, seed)
         forest.check(student)
-        for state in forest.leaf_first():
+        for state in forest.rng.permutation(list(forest.sequence)):
             engine.release(np.asarray([state]))
-        assert engine.resident == 0
-    assert engine._pool.capacity == 128, "the second and third forest fit into the slots of the first"
+        assert engine.resident == engine.known == 0
+    assert engine.slots == 128, "the second and third forest fit into the slots of the first"
 
 
 def test_a_part_released_leaves_the_rest_alone() -> None:
     student = make_student()
-    engine = GatherEngine(student)
+    engine = open_engine(student)
+    assert isinstance(engine, TreeEngine)
     root = engine.prefill([[1, 5, 6]])
     left, right = engine.extend(root.states.repeat(2), np.asarray([4, 7])).states
     engine.release(np.asarray([left]))
@@ -142,7 +167,8 @@ def test_a_part_released_leaves_the_rest_alone() -> None:
 
 def test_a_state_released_twice_is_free_once() -> None:
     student = make_student()
-    engine = GatherEngine(student)
+    engine = open_engine(student)
+    assert isinstance(engine, TreeEngine)
     state = engine.prefill([[1, 5]]).states
     leaf = engine.extend(state, np.asarray([6])).states
     engine.release(leaf)
@@ -168,7 +194,8 @@ def test_a_released_state_cannot_be_extended(kind: Any) -> None:
 
 def test_new_weights_make_every_state_void() -> None:
     student = make_student()
-    engine = GatherEngine(student)
+    engine = open_engine(student)
+    assert isinstance(engine, TreeEngine)
     state = engine.prefill([[1, 5, 6]]).states
     with torch.no_grad():
         for parameter in student.model.parameters():
@@ -199,8 +226,7 @@ def test_prompts_that_do_not_fit_are_refused(kind: Any, prompts: list[list[int]]
     assert engine.ledger.forwarded_tokens == 0
 
 
-@pytest.mark.parametrize("kind", ENGINES)
-@pytest.mark.parametrize("family", ["llama-gqa", "gpt2"])
+@pytest.mark.parametrize(("kind", "family"), [pair for pair in PAIRS if pair[1] in ("llama-gqa", "gpt2")])
 def test_a_sequence_may_fill_the_positions_and_no_more(kind: Any, family: str) -> None:
     student = make_student(family)
     engine = kind(student)
@@ -211,7 +237,7 @@ def test_a_sequence_may_fill_the_positions_and_no_more(kind: Any, family: str) -
         engine.extend(full.states, np.asarray([6]))
 
 
-@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("kind", [k for k in ENGINES if k is not lean])
 def test_the_ledger_counts_the_tokens_that_the_model_saw(kind: Any) -> None:
     student = make_student()
     engine = kind(student, rows=4)
@@ -222,5 +248,122 @@ def test_the_ledger_counts_the_tokens_that_the_model_saw(kind: Any) -> None:
     for _ in range(4):
         forest.step(7)
     assert engine.ledger.forwarded_tokens == counter.tokens
-    if kind is GatherEngine:
+    if kind is not RecomputeEngine:
         assert engine.ledger.decode_tokens == 28, "one token for each child"
+
+
+def test_prompts_share_what_they_begin_with() -> None:
+    student = make_student()
+    engine = paged(student)
+    first = engine.prefill([[1, 5, 6, 7], [1, 5, 6, 8], [1, 5, 6, 7]])
+    assert engine.resident == 5
+    assert (engine.ledger.prefill_tokens, engine.ledger.cached_tokens) == (5, 7)
+    assert first.states[0] == first.states[2], "the same prompt is the same state, held twice"
+    later = engine.prefill([[1, 5]])
+    torch.testing.assert_close(later.logits[0], plain(student, [1, 5])[0], atol=1e-4, rtol=0)
+    assert engine.ledger.prefill_tokens == 6, "a known prompt is forwarded once more for its last logits"
+    engine.release(first.states[:1])
+    child = engine.extend(first.states[2:], np.asarray([9]))
+    torch.testing.assert_close(child.logits[0], plain(student, [1, 5, 6, 7, 9])[0], atol=1e-4, rtol=0)
+    engine.release(np.concatenate([first.states[1:], later.states, child.states]))
+    assert engine.resident == engine.known == 0
+
+
+def test_twins_are_two_states_and_both_are_paid() -> None:
+    engine = paged(make_student())
+    root = engine.prefill([[1, 5]]).states
+    twins = engine.extend(root.repeat(2), np.asarray([6, 6]))
+    assert twins.states[0] != twins.states[1]
+    assert engine.ledger.decode_tokens == 2
+
+
+def test_released_prompts_are_kept_for_later_ones_when_asked() -> None:
+    student = make_student()
+    engine = paged(student, slots=8, keep_prompts=True)
+    engine.release(engine.prefill([[1, 5, 6, 7]]).states)
+    assert engine.resident == 4
+    again = engine.prefill([[1, 5, 6, 8]])
+    assert (engine.ledger.prefill_tokens, engine.ledger.cached_tokens) == (5, 3)
+    torch.testing.assert_close(again.logits[0], plain(student, [1, 5, 6, 8])[0], atol=1e-4, rtol=0)
+    engine.release(again.states)
+    for start in range(20):  # others come and go: what is kept never makes the pool grow
+        engine.release(engine.prefill([[start % 5 + 1, start % 3 + 1, 6, 7, 8]]).states)
+    assert engine.slots == 8
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_under_a_memory_cap_states_come_back_right_and_are_paid_again(kind: Any) -> None:
+    student = make_student()
+    free = kind(student)
+    free.prefill([[1]])
+    engine = kind(student, slots=8, rows=4, memory=32 * free.way.bytes_per_slot)
+    capped = grow(engine, student.vocab_size, seed=2)
+    for _ in range(12):
+        capped.step(4)
+    assert len(capped.sequence) > 2 * 32 >= 2 * engine.resident
+    assert engine.slots == 32
+    capped.check(student)
+    assert engine.ledger.decode_tokens > len(capped.sequence) - 3 + 12, "what came back was paid for"
+    engine.release(np.asarray(list(capped.sequence)))
+    assert engine.resident == engine.known == 0
+
+
+def test_a_path_that_no_room_can_be_made_for_is_refused_and_nothing_leaks() -> None:
+    student = make_student()
+    size = paged(student)
+    size.prefill([[1]])
+    engine = paged(student, slots=2, memory=6 * size.way.bytes_per_slot)
+    root = engine.prefill([[1, 5, 6, 7, 8, 9]]).states
+    with pytest.raises(InputError, match="a sequence of 7 tokens has no room in a cache of 6"):
+        engine.extend(root, np.asarray([4]))
+    assert engine.known == 6
+    engine.release(root)
+    assert engine.resident == engine.known == 0
+
+
+def test_a_forward_that_fails_leaves_the_engine_as_it_was() -> None:
+    student = make_student()
+    engine = paged(student)
+    root = engine.prefill([[1, 5, 6]]).states
+    known, resident = engine.known, engine.resident
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    hook = student.model.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        engine.extend(root.repeat(2), np.asarray([4, 5]))
+    with pytest.raises(MemoryError):
+        engine.prefill([[1, 5, 7, 8]])
+    hook.remove()
+    assert (engine.known, engine.resident) == (known, resident)
+    assert student.model.config._attn_implementation == "sdpa", "the model is as its owner left it"
+    after = engine.extend(root, np.asarray([9]))
+    torch.testing.assert_close(after.logits[0], plain(student, [1, 5, 6, 9])[0], atol=1e-4, rtol=0)
+
+
+def test_handles_from_before_a_change_of_weights_do_no_harm() -> None:
+    student = make_student()
+    engine = paged(student)
+    old = engine.prefill([[1, 5, 6]]).states
+    student.weights_changed()
+    new = engine.prefill([[1, 5, 6]]).states
+    engine.release(old)
+    assert engine.resident == 3
+    with pytest.raises(InputError, match="released"):
+        engine.extend(old, np.asarray([4]))
+    engine.release(new)
+    assert engine.resident == 0
+
+
+def test_the_lean_forward_takes_new_weights_and_longer_positions() -> None:
+    student = make_student()
+    engine = lean(student)
+    engine.release(engine.prefill([[1, 5, 6]]).states)
+    with torch.no_grad():
+        for parameter in student.model.parameters():
+            parameter.mul_(1.1)
+    student.weights_changed()
+    tokens = [1, *([5, 6, 7] * 10)]
+    step = engine.prefill([tokens])
+    torch.testing.assert_close(step.logits[0], plain(student, tokens)[0], atol=1e-4, rtol=0)

@@ -26,17 +26,53 @@ _COMMON = {
     "max_position_embeddings": 32,
     "initializer_range": 0.3,
 }
+_GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": 0.3}
+_GEMMA = {**_COMMON, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama-mha": {**_COMMON, "model_type": "llama", "num_key_value_heads": 4},
     "llama-gqa": {**_COMMON, "model_type": "llama", "num_key_value_heads": 2},
     "qwen3": {**_COMMON, "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8},
     "mistral": {**_COMMON, "model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 4},
-    "gpt2": {
-        "model_type": "gpt2",
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 4,
-        "n_positions": 32,
+    "gpt2": {**_GPT, "model_type": "gpt2"},
+}
+MORE_FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {**_COMMON, "model_type": "qwen2", "num_key_value_heads": 2},
+    "gpt-neox": {**_COMMON, "model_type": "gpt_neox"},
+    "gemma3": {**_GEMMA, "model_type": "gemma3_text"},
+    "phi3": {**_COMMON, "model_type": "phi3", "num_key_value_heads": 2},
+    "opt": {
+        "model_type": "opt",
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 32,
+        "init_std": 0.3,
+    },
+    "gemma2": {**_GEMMA, "model_type": "gemma2"},
+    "gptj": {**_GPT, "model_type": "gptj", "rotary_dim": 4},
+    "falcon": {
+        "model_type": "falcon",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 32,
+        "initializer_range": 0.3,
+    },
+    "mpt": {
+        "model_type": "mpt",
+        "d_model": 32,
+        "n_heads": 4,
+        "n_layers": 2,
+        "max_seq_len": 32,
+        "initializer_range": 0.3,
+    },
+    "mamba": {
+        "model_type": "mamba",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "state_size": 4,
         "initializer_range": 0.3,
     },
 }
@@ -44,14 +80,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def make_student(family: str = "llama-gqa", *, spec: dict[str, Any] | None = None, seed: int = 3) -> Student:
     spec = spec or {"kind": "characters", "alphabet": LETTERS}
-    return Student.from_config(FAMILIES[family], from_spec(spec), seed=seed)
+    return Student.from_config((FAMILIES | MORE_FAMILIES)[family], from_spec(spec), seed=seed)
 
 
 @torch.no_grad()
 def plain(student: Student, tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [V] and last hidden state [D] after `tokens`: one unpadded forward, no cache."""
     ids = torch.tensor([list(tokens)])
-    output = student.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    output = student.model(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, output_hidden_states=True
+    )
     return output.logits[0, -1].float(), output.hidden_states[-1][0, -1]
 
 
