@@ -6,11 +6,14 @@ distribution. Nothing here knows text, tokens, models or torch.
 
 from __future__ import annotations
 
+from tokenzero.mcts.answer import SearchResult
 from tokenzero.mcts.config import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator
 from tokenzero.mcts.export import to_networkx
-from tokenzero.mcts.search import SearchResult, search
+from tokenzero.mcts.noise import dirichlet_noise, gumbel_noise
+from tokenzero.mcts.pool import SearchPool
+from tokenzero.mcts.search import search, warm
 from tokenzero.mcts.tree import NONE, ROOT, Tree
 
 __all__ = [
@@ -20,8 +23,12 @@ __all__ = [
     "Evaluator",
     "InputError",
     "SearchConfig",
+    "SearchPool",
     "SearchResult",
     "Tree",
+    "dirichlet_noise",
+    "gumbel_noise",
     "search",
     "to_networkx",
+    "warm",
 ]

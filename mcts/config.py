@@ -52,6 +52,16 @@ class SearchConfig:
     dirichlet_fraction, dirichlet_alpha: share and concentration of Dirichlet noise in the root prior (PUCT
         only).
     temperature: PUCT's final choice is drawn from visits ** (1 / temperature); 0 takes the most visited.
+    smart_pruning: end a search when the simulations left cannot change which root child is the most visited
+        (as Lc0 does). The choice at temperature 0 stays the same; the visits do not, so leave it off when
+        they are targets. With skip_exhausted a subtree that would have been settled later may decide
+        otherwise. PUCT only.
+    min_kld_gain, kld_interval: end a search when its root visits have settled: every `kld_interval` visits,
+        KL(visits then || visits now) in nats per new visit is compared with the bound (Lc0's KLDGainStopper);
+        0 is off. PUCT only: under sequential halving the visits follow a plan and say nothing about
+        convergence.
+    prune_targets: take from `SearchResult.weights` the visits that only exploration explains: policy target
+        pruning (KataGo, arXiv:1902.10565, section 3.2) without forced playouts. PUCT only.
     considered: most root actions that sequential halving starts from.
     gumbel_scale: scale of the root's Gumbel noise; 0 makes the choice deterministic.
     value_scale, maxvisit_init, use_mixed_value: the completed-Q transform of the Gumbel method.
@@ -83,6 +93,10 @@ class SearchConfig:
     dirichlet_fraction: float = 0.0
     dirichlet_alpha: float = 0.3
     temperature: float = 1.0
+    smart_pruning: bool = False
+    min_kld_gain: float = 0.0
+    kld_interval: int = 16
+    prune_targets: bool = False
     considered: int = 16
     gumbel_scale: float = 1.0
     value_scale: float = 0.1
@@ -94,12 +108,19 @@ class SearchConfig:
         _one_of("q_rescale", self.q_rescale, RESCALES)
         _one_of("fpu", self.fpu, FPUS)
         _at_least("simulations", self.simulations, 0)
-        for name in ("candidates", "leaves", "considered"):
+        for name in ("candidates", "leaves", "considered", "kld_interval"):
             _at_least(name, getattr(self, name), 1)
         for name in ("max_depth", "node_capacity"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
-        for name in ("virtual_loss", "c_init", "fpu_reduction", "temperature", "gumbel_scale"):
+        for name in (
+            "virtual_loss",
+            "c_init",
+            "fpu_reduction",
+            "temperature",
+            "gumbel_scale",
+            "min_kld_gain",
+        ):
             _number(name, getattr(self, name), low=0.0)
         for name in ("value_scale", "maxvisit_init"):
             _number(name, getattr(self, name), low=0.0)
@@ -108,6 +129,12 @@ class SearchConfig:
         for name in ("discount", "dirichlet_fraction"):
             _number(name, getattr(self, name), low=0.0, high=1.0)
         _number("solution_value", self.solution_value)
+        for name in ("smart_pruning", "min_kld_gain", "prune_targets"):
+            if getattr(self, name) and self.method != "puct":
+                raise InputError(
+                    f'search.{name} is {getattr(self, name)} but search.method is "{self.method}"; '
+                    'leave it out or use method "puct"'
+                )
 
     @property
     def nodes(self) -> int:

@@ -6,13 +6,21 @@ itself.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenzero.mcts.compiled import call, kernel
 from tokenzero.mcts.errors import InputError
+from tokenzero.mcts.records import Rows
+
+INFINITY = np.float32(np.inf)
+DTYPES = tuple(
+    np.dtype(kind) for kind in (np.int64, np.float32, np.float32, np.float32, np.bool_, np.int64)
+)  # of the fields of `Rows`, in order
 
 
 @dataclass
@@ -50,13 +58,16 @@ class Evaluator(Protocol):
         ...
 
 
-def checked(evaluation: Evaluation, rows: int, candidates: int, name: str) -> Evaluation:
-    """The evaluation with exact dtypes, padded to `candidates` slots.
+def checked(evaluation: Evaluation, rows: int, candidates: int, name: str) -> Rows:
+    """The evaluation with exact dtypes, padded to `candidates` slots; as it is if it is like that already.
 
     Raises InputError that names `name`, the field and the first bad row: wrong shapes or kinds, too many
     candidates, NaN or +inf logits, a row whose candidates are all -inf, values or rewards that are not
     finite.
     """
+    exact = _exact(evaluation, rows, candidates)
+    if exact is not None:
+        return exact
     actions = _array(evaluation.actions, np.int64, "iu", f"{name}.actions")
     if actions.ndim != 2 or actions.shape[0] != rows:
         raise InputError(f"{name}.actions has shape {actions.shape}; give [{rows}, candidates]")
@@ -76,7 +87,7 @@ def checked(evaluation: Evaluation, rows: int, candidates: int, name: str) -> Ev
         if not finite.all():
             row = int(np.argmin(finite))
             raise InputError(f"{name}.{field} is {numbers[row]} in row {row}; give finite numbers")
-    return Evaluation(
+    return Rows(
         actions=_padded(actions, candidates, -1),
         logits=_padded(logits, candidates, 0),
         value=value,
@@ -84,6 +95,40 @@ def checked(evaluation: Evaluation, rows: int, candidates: int, name: str) -> Ev
         terminal=_vector(evaluation.terminal, np.bool_, "b", rows, f"{name}.terminal"),
         states=_vector(evaluation.states, np.int64, "iu", rows, f"{name}.states"),
     )
+
+
+def _exact(evaluation: Evaluation, rows: int, candidates: int) -> Rows | None:
+    """The arrays of the evaluation without a copy, if nothing is wrong with them; else None.
+
+    Every step passes here, and for a single tree the full check would cost more than the search.
+    """
+    wide, long = (rows, candidates), (rows,)
+    found = Rows(
+        evaluation.actions, evaluation.logits, evaluation.value,
+        evaluation.reward, evaluation.terminal, evaluation.states,
+    )  # fmt: skip
+    for array, dtype, shape in zip(found, DTYPES, (wide, wide, long, long, long, long), strict=True):
+        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+            return None
+        if not array.flags.carray:
+            return None
+    return found if call(faultless, found) else None
+
+
+@kernel
+def faultless(rows: Rows) -> bool:
+    """Whether all numbers can be searched with: see `checked`."""
+    good = True
+    for i in range(rows.value.shape[0]):
+        good &= math.isfinite(rows.value[i]) & math.isfinite(rows.reward[i])
+        bad, real, likely = np.int32(0), np.int32(0), np.int32(0)
+        for k in range(rows.actions.shape[1]):
+            here, x = rows.actions[i, k] != -1, rows.logits[i, k]
+            real |= np.int32(here)
+            bad |= np.int32(here & (not x < INFINITY))  # NaN compares false
+            likely |= np.int32(here & (x > -INFINITY))
+        good &= (bad == 0) & ((real == 0) | (likely == 1))
+    return good
 
 
 def check_logits(real: NDArray[np.bool_], logits: NDArray[np.float32], name: str) -> None:
@@ -107,7 +152,7 @@ def _array(values: Any, dtype: type[np.generic], kinds: str, name: str) -> NDArr
     array = np.asarray(values)
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} has dtype {array.dtype}; give {np.dtype(dtype).name}")
-    return np.ascontiguousarray(array, dtype=dtype)
+    return np.require(array, dtype, ["C", "A", "W"])
 
 
 def _vector(values: Any, dtype: type[np.generic], kinds: str, rows: int, name: str) -> NDArray[Any]:

@@ -1,27 +1,25 @@
 """Compiled kernels of the search: choose, descend, expand, back up, summarise.
 
-They trust their inputs (`search.py` checks them), draw no random numbers, call no evaluator and write only
-the tree and the buffers passed in. Ties go to the lowest slot. Scores are float32 with the roundings of mctx,
-so that visit counts agree; exp and log are taken in double and rounded, which gives the same bits compiled
-and interpreted.
+They trust their inputs (`pool.py` checks them), draw no random numbers, call no evaluator and write only the
+tree and the buffers passed in. Ties go to the lowest slot. Scores are float32 with the roundings of mctx, so
+that visit counts agree; every operation gives the same bits compiled and interpreted.
 
-All kernels live in this file because cached compilation does not see changes in other files.
+Loops over slots are written so that the compiler turns them into vector instructions: no branches, few arrays
+written at once, and sums and extremes taken over integers (`ordered`, `rank`), since floats may not be
+reordered. All kernels that call each other live in this file because cached compilation does not see changes
+in other files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from tokenzero.mcts.records import Leaves, Progress, RootRules, Rules
+from tokenzero.mcts.compiled import kernel
+from tokenzero.mcts.records import Leaves, Progress, RootRules, Rows, Rules
 from tokenzero.mcts.tree import NONE, ROOT, Tree
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 Floats = NDArray[np.float32]
 Counts = NDArray[np.int32]
@@ -39,30 +37,59 @@ MINUS_INF = np.float32(-np.inf)
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
 
+NOTHING = np.int32(0)
+SIGN_BIT, OTHER_BITS = np.int32(31), np.int32(0x7FFFFFFF)
+NO_SLOT = np.int64(1 - 2**63)  # below every rank (at the very least integer the compiler makes branches)
+LOW_HALF = np.int64(0xFFFFFFFF)
+HALF = np.int64(32)
 
-def kernel(function: F) -> F:
-    """Compile a kernel.
+LOG2_E, LN_2 = np.float64(1 / math.log(2)), np.float64(math.log(2))
+TO_WHOLE = np.float64(1.5 * 2**52)  # adding and taking it away rounds a float64 to a whole number
+LEAST_EXPONENT = np.float64(-104.0)  # exp of it rounds to 0 in float32
+PARTS = np.float64(2**40)  # what 1 is made of where shares are summed
+MANTISSA_BITS, EXPONENT_BIAS = np.int64(52), np.int64(1023)
 
-    No kernel allocates, so none needs reference counts; counting the references to a tree's arrays at every
-    call would cost more than the search does. With `_nrt=False` a kernel that allocates does not compile.
+
+@kernel
+def exp(x: np.float32) -> np.float32:
+    """exp(x) for x <= 0: a Taylor series in float64 on what is left of x after whole powers of 2, exact to
+    1e-14. Calls no library, so that loops around it become vector code.
     """
-    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-    return cast("F", njit(**options)(function))
+    power = max(np.float64(x), LEAST_EXPONENT) * LOG2_E
+    whole = (power + TO_WHOLE) - TO_WHOLE
+    r = (power - whole) * LN_2
+    r2 = r * r
+    r4 = r2 * r2
+    tail = (1 / 40320 + r * (1 / 362880)) + r2 * (1 / 3628800 + r * (1 / 39916800))
+    series = (1 / 24 + r * (1 / 120)) + r2 * (1 / 720 + r * (1 / 5040)) + r4 * tail
+    series = ((1.0 + r) + r2 * (1 / 2 + r * (1 / 6))) + r4 * series
+    scale = np.int64((np.int64(whole) + EXPONENT_BIAS) << MANTISSA_BITS).view(np.float64)
+    return np.float32(series * scale)
 
 
 @kernel
-def _exp(x: np.float32) -> np.float32:
-    return np.float32(math.exp(np.float64(x)))
+def ordered(x: np.float32) -> np.int32:
+    """An integer that compares as `x` does among numbers that are not NaN. Its own inverse on the bits."""
+    bits = np.float32(x).view(np.int32)
+    return np.int32(bits ^ ((bits >> SIGN_BIT) & OTHER_BITS))
 
 
 @kernel
-def _sqrt(x: np.float32) -> np.float32:
-    return np.float32(math.sqrt(np.float64(x)))
+def unordered(i: np.int32) -> np.float32:
+    """The number that `ordered` made `i` of."""
+    return np.int32(i ^ ((i >> SIGN_BIT) & OTHER_BITS)).view(np.float32)
 
 
 @kernel
-def _log(x: np.float32) -> np.float32:
-    return np.float32(math.log(np.float64(x)))
+def rank(score: np.float32, slot: int) -> np.int64:
+    """An integer that compares by score first, and then puts the lowest slot highest."""
+    return (np.int64(ordered(score)) << HALF) - np.int64(slot)
+
+
+@kernel
+def slot_of(best: np.int64) -> int:
+    """Slot of a rank; NONE for NO_SLOT."""
+    return NONE if best == NO_SLOT else int(-best & LOW_HALF)
 
 
 @kernel
@@ -71,224 +98,198 @@ def node_value(tree: Tree, b: int, node: int) -> np.float32:
 
 
 @kernel
-def argmax(score: Floats) -> int:
-    """Lowest slot with the greatest score; NONE if all are -inf, which marks slots that cannot be chosen."""
-    best, top = NONE, MINUS_INF
-    for k in range(score.shape[0]):
-        if score[k] > top:
-            best, top = k, score[k]
-    return best
-
-
-@kernel
-def extremes(value: np.float32, count: Counts, q: Floats) -> tuple[np.float32, np.float32]:
-    """Least and greatest of `value` and the Q of visited slots."""
-    low, high = value, value
+def total_visits(count: Counts) -> int:
+    total = NOTHING
     for k in range(count.shape[0]):
-        x = q[k] if count[k] > 0 else value
-        low = x if x < low else low
-        high = x if x > high else high
-    return low, high
+        total = np.int32(total + max(count[k], NOTHING))
+    return int(total)
 
 
 @kernel
-def unvisited_score(
+def exploration(rules: Rules) -> None:
+    """Fill `rules.explore` f32 [V]: PUCT's factor on the prior for a node of v visits, v from 0
+    (MuZero, Appendix B, arXiv:1911.08265).
+    """
+    for v in range(rules.explore.shape[0]):
+        visits = np.float32(v)
+        growth = np.float32((visits + rules.c_base + ONE) / rules.c_base)
+        c = rules.c_init + np.float32(math.log(np.float64(growth)))
+        rules.explore[v] = np.float32(math.sqrt(np.float64(visits))) * c
+
+
+@kernel
+def first_play(
     rules: Rules, value: np.float32, low: np.float32, spread: np.float32, count: Counts, prior: Floats
 ) -> np.float32:
-    """First-play urgency on the scale of the rescaled Q."""
+    """What an unvisited child is worth on the scale of the rescaled Q (first-play urgency)."""
     if rules.fpu == FPU_MIN:
         return ZERO
     score = np.float32((value - low) / spread)
     if rules.fpu == FPU_REDUCTION:
         mass = ZERO
         for k in range(count.shape[0]):
-            if count[k] > 0:
-                mass += prior[k]
-        score -= rules.fpu_reduction * _sqrt(mass)
+            mass += prior[k] if count[k] > 0 else ZERO
+        score -= rules.fpu_reduction * np.float32(math.sqrt(np.float64(mass)))
     return score
 
 
 @kernel
-def puct_slot(
-    rules: Rules,
-    visits: np.float32,
-    value: np.float32,
-    low: np.float32,
-    high: np.float32,
-    full: bool,
-    blocked: Flags,
-    count: Counts,
-    q: Floats,
-    prior: Floats,
-    score: Floats,
-) -> int:
-    """Slot with the highest PUCT score (MuZero, Appendix B, arXiv:1911.08265); NONE if none can be chosen."""
+def puct_slot(tree: Tree, rules: Rules, b: int, node: int, least: np.int32) -> int:
+    """Open slot with at least `least` visits and the highest PUCT score (MuZero, Appendix B,
+    arXiv:1911.08265); NONE if there is none.
+    """
+    count, q, prior = tree.edge_visits[b, node], tree.edge_q[b, node], tree.prior[b, node]
+    closed = tree.closed[b, node]
+    value = node_value(tree, b, node)
+    low, high = tree.q_low[b], tree.q_high[b]
     if rules.rescale == SIBLINGS:
-        low, high = extremes(value, count, q)
+        bottom = top = middle = ordered(value)
+        for k in range(count.shape[0]):
+            x = ordered(q[k]) if count[k] > 0 else middle
+            bottom, top = min(bottom, x), max(top, x)
+        low, high = unordered(bottom), unordered(top)
     elif rules.rescale == UNSCALED:
         low, high = -ONE, ONE
     spread = max(np.float32(high - low), rules.min_spread)
-    unvisited = unvisited_score(rules, value, low, spread, count, prior)
-    c = rules.c_init + _log(np.float32((visits + rules.c_base + ONE) / rules.c_base))
-    explore = np.float32(_sqrt(visits) * c)
-    least = 1 if full else 0
+    unvisited = first_play(rules, value, low, spread, count, prior)
+    explore = rules.explore[tree.visits[b, node] + tree.inflight[b, node]]
+    best = NO_SLOT
     for k in range(count.shape[0]):
         n = count[k]
         worth = np.float32((q[k] - low) / spread)
         worth = worth if n > 0 else unvisited
-        total = np.float32(worth + np.float32(explore * prior[k]) / np.float32(max(n, 0) + 1))
-        score[k] = MINUS_INF if (n < least) | blocked[k] else total
-    return argmax(score)
+        total = np.float32(worth + np.float32(explore * prior[k]) / np.float32(np.int32(max(n, NOTHING) + 1)))
+        mine = rank(total, k)
+        best = max(best, NO_SLOT if (n < least) | closed[k] else mine)
+    return slot_of(best)
 
 
 @kernel
 def mixed_value(raw: np.float32, count: Counts, q: Floats, prior: Floats) -> np.float32:
     """Value that stands in for unvisited children: Appendix D of Danihelka et al., ICLR 2022."""
-    visits, mass, weighted = ZERO, ZERO, ZERO
+    mass, weighted = ZERO, ZERO
     for k in range(count.shape[0]):
-        if count[k] > 0:
-            p = max(TINY, prior[k])
-            visits += np.float32(count[k])
-            mass += p
-            weighted += p * q[k]
+        p = max(TINY, prior[k]) if count[k] > 0 else ZERO
+        mass += p
+        weighted += np.float32(p * q[k])
     if mass == ZERO:
         return raw
+    visits = np.float32(total_visits(count))
     return np.float32((raw + visits * np.float32(weighted / mass)) / (visits + ONE))
 
 
 @kernel
-def complete_q(
-    rules: Rules,
-    raw: np.float32,
-    low: np.float32,
-    high: np.float32,
-    count: Counts,
-    q: Floats,
-    prior: Floats,
-    score: Floats,
-) -> None:
-    """Fill `score` with the scaled completed Q of every slot that holds a candidate (masked root slots too,
-    as in mctx).
+def complete_q(tree: Tree, rules: Rules, b: int, node: int, score: Floats) -> None:
+    """Fill `score` [K] with the scaled completed Q of every slot that holds a candidate (masked root slots
+    too, as in mctx).
     """
-    missing = mixed_value(raw, count, q, prior) if rules.use_mixed_value else raw
-    least, greatest, most = np.float32(np.inf), MINUS_INF, np.int32(0)
+    count, q, raw = tree.edge_visits[b, node], tree.edge_q[b, node], tree.raw_value[b, node]
+    missing = mixed_value(raw, count, q, tree.prior[b, node]) if rules.use_mixed_value else raw
+    low, high, most = tree.q_low[b], tree.q_high[b], NOTHING
+    highest, lowest, middle = ordered(-MINUS_INF), ordered(MINUS_INF), ordered(missing)
+    bottom, top = highest, lowest
     for k in range(count.shape[0]):
         n = count[k]
-        x = q[k] if n > 0 else missing
-        score[k] = x
-        least = x if (x < least) & (n >= 0) else least
-        greatest = x if (x > greatest) & (n >= 0) else greatest
-        most = n if n > most else most
+        x = ordered(q[k]) if n > 0 else middle
+        bottom = min(bottom, x if n >= 0 else highest)
+        top = max(top, x if n >= 0 else lowest)
+        most = max(most, n)
     if rules.rescale == SIBLINGS:
-        low, high = least, greatest
+        low, high = unordered(bottom), unordered(top)
     spread = max(np.float32(high - low), rules.min_spread)
     if rules.rescale == UNSCALED:
         low, spread = ZERO, ONE
     scale = np.float32((rules.maxvisit_init + np.float32(most)) * rules.value_scale)
     for k in range(count.shape[0]):
-        score[k] = scale * np.float32((score[k] - low) / spread)
+        worth = q[k] if count[k] > 0 else missing
+        score[k] = scale * np.float32((worth - low) / spread)
 
 
 @kernel
-def improved_policy(blocked: Flags, count: Counts, logit: Floats, score: Floats) -> None:
-    """Turn `score` from completed Q into softmax(logits + completed Q); 0 in empty and blocked slots."""
-    top = MINUS_INF
-    for k in range(count.shape[0]):
-        x = MINUS_INF if (count[k] < 0) | blocked[k] else logit[k] + score[k]
+def improved_policy(closed: Flags, logit: Floats, score: Floats) -> None:
+    """Turn `score` from completed Q into softmax(logits + completed Q); 0 in closed slots, which empty ones
+    are.
+    """
+    top = ordered(MINUS_INF)
+    for k in range(score.shape[0]):
+        x = np.float32(logit[k] + score[k])
+        x = MINUS_INF if closed[k] else x
         score[k] = x
-        top = x if x > top else top
-    if top == MINUS_INF:
-        top = ZERO
-    total = ZERO
-    for k in range(count.shape[0]):
-        score[k] = _exp(score[k] - top)
-        total += score[k]
+        top = max(top, ordered(x))
+    most = unordered(top)
+    most = ZERO if most == MINUS_INF else most
+    parts = np.int64(0)
+    for k in range(score.shape[0]):
+        p = exp(np.float32(score[k] - most))
+        score[k] = p
+        parts += np.int64(np.float64(p) * PARTS)
+    total = np.float32(np.float64(parts) / PARTS)
     total = total if total > ZERO else ONE
-    for k in range(count.shape[0]):
+    for k in range(score.shape[0]):
         score[k] = score[k] / total
 
 
 @kernel
-def total_visits(count: Counts) -> int:
-    total = 0
-    for k in range(count.shape[0]):
-        total += max(int(count[k]), 0)
-    return total
-
-
-@kernel
-def gumbel_interior_slot(full: bool, closed: Flags, count: Counts, score: Floats) -> int:
-    """Slot that brings visit shares closest to the policy in `score` (Section 5, Danihelka et al.); NONE if
-    none can be.
+def gumbel_interior_slot(least: np.int32, closed: Flags, count: Counts, score: Floats) -> int:
+    """Open slot with at least `least` visits that brings visit shares closest to the policy in `score`
+    (Section 5, Danihelka et al.); NONE if there is none.
     """
     share = np.float32(1 + total_visits(count))
-    least = 1 if full else 0
+    best = NO_SLOT
     for k in range(count.shape[0]):
-        lead = score[k] - np.float32(count[k]) / share
-        score[k] = MINUS_INF if (count[k] < least) | closed[k] else lead
-    return argmax(score)
+        lead = np.float32(score[k] - np.float32(count[k]) / share)
+        mine = rank(lead, k)
+        best = max(best, NO_SLOT if (count[k] < least) | closed[k] else mine)
+    return slot_of(best)
 
 
 @kernel
 def best_considered(
-    wanted: int, full: bool, blocked: Flags, gumbel: Floats, count: Counts, logit: Floats, score: Floats
+    wanted: np.int32,
+    least: np.int32,
+    closed: Flags,
+    gumbel: Floats,
+    count: Counts,
+    logit: Floats,
+    score: Floats,
 ) -> int:
-    """Root slot with the highest gumbel + logit + completed Q among those with `wanted` visits.
+    """Open root slot with the highest gumbel + logit + completed Q among those with `wanted` visits.
 
-    If none of these can be chosen, which takes a full tree, the best of the others. `score` holds the
-    completed Q.
+    If none of these has at least `least` visits, which takes a full tree, the best of the others that do.
+    `score` holds the completed Q.
     """
-    top = MINUS_INF
+    top = ordered(MINUS_INF)
     for k in range(count.shape[0]):
-        if count[k] >= 0 and not blocked[k]:
-            top = max(top, logit[k])
-    best, best_score, best_matches = NONE, MINUS_INF, False
+        top = max(top, ordered(MINUS_INF if closed[k] else logit[k]))
+    most = unordered(top)
+    most = ZERO if most == MINUS_INF else most
+    matching, other = NO_SLOT, NO_SLOT
     for k in range(count.shape[0]):
-        if count[k] < 0 or blocked[k] or (full and count[k] == 0):
-            continue
-        total = max(LOW_SCORE, np.float32(gumbel[k] + np.float32(logit[k] - top)) + score[k])
-        matches = count[k] == wanted
-        if best == NONE or (matches and not best_matches) or (matches == best_matches and total > best_score):
-            best, best_score, best_matches = k, total, matches
-    return best
+        total = np.float32(np.float32(gumbel[k] + np.float32(logit[k] - most)) + score[k])
+        mine = rank(max(LOW_SCORE, total), k)
+        mine = NO_SLOT if (count[k] < least) | closed[k] else mine
+        matching = max(matching, mine if count[k] == wanted else NO_SLOT)
+        other = max(other, mine)
+    return slot_of(other if matching == NO_SLOT else matching)
 
 
 @kernel
-def shut(tree: Tree, rules: Rules, root: RootRules, b: int, node: int, closed: Flags) -> None:
-    """Mark in `closed` bool [K] the slots of `node` that must not be followed: masked at the root, or
-    settled.
-    """
-    for k in range(closed.shape[0]):
-        closed[k] = node == ROOT and root.blocked[b, k]
-        if rules.skip_exhausted and tree.child[b, node, k] != NONE:
-            closed[k] = closed[k] or tree.exhausted[b, tree.child[b, node, k]]
-
-
-@kernel
-def choose(tree: Tree, rules: Rules, root: RootRules, b: int, node: int, closed: Flags, score: Floats) -> int:
-    """Slot to follow from `node`, NONE if none can be chosen. `closed` and `score` are scratch, both [K]."""
-    count, q, prior = tree.edge_visits[b, node], tree.edge_q[b, node], tree.prior[b, node]
-    shut(tree, rules, root, b, node, closed)
-    full = tree.size[b] >= tree.visits.shape[1]
+def choose(tree: Tree, rules: Rules, root: RootRules, b: int, node: int, score: Floats) -> int:
+    """Slot to follow from `node`, NONE if none can be chosen. `score` [K] is scratch."""
+    least = np.int32(tree.size[b] >= rules.capacity)  # a full tree follows only what it has
     if rules.method == PUCT:
-        visits = np.float32(tree.visits[b, node] + tree.inflight[b, node])
-        value = node_value(tree, b, node)
-        return puct_slot(
-            rules, visits, value, tree.q_low[b], tree.q_high[b], full, closed, count, q, prior, score
-        )
-    complete_q(rules, tree.raw_value[b, node], tree.q_low[b], tree.q_high[b], count, q, prior, score)
+        return puct_slot(tree, rules, b, node, least)
+    count, logit, closed = tree.edge_visits[b, node], tree.logit[b, node], tree.closed[b, node]
+    complete_q(tree, rules, b, node, score)
     if node == ROOT:
-        turn = min(total_visits(count), root.table.shape[1] - 1)
-        wanted = root.table[root.considered[b], turn]
-        return best_considered(wanted, full, closed, root.gumbel[b], count, tree.logit[b, node], score)
-    improved_policy(closed, count, tree.logit[b, node], score)
-    return gumbel_interior_slot(full, closed, count, score)
+        wanted = root.plan[b, min(total_visits(count), root.plan.shape[1] - 1)]
+        return best_considered(wanted, least, closed, root.gumbel[b], count, logit, score)
+    improved_policy(closed, logit, score)
+    return gumbel_interior_slot(least, closed, count, score)
 
 
 @kernel
-def descend(
-    tree: Tree, rules: Rules, root: RootRules, b: int, closed: Flags, score: Floats
-) -> tuple[int, int]:
+def descend(tree: Tree, rules: Rules, root: RootRules, b: int, score: Floats) -> tuple[int, int]:
     """Walk down to (node, slot): a new leaf under `node`, or slot NONE to back `node` up again, or slot
     COLLISION.
     """
@@ -297,7 +298,7 @@ def descend(
         ended = rules.stop_at_terminal and tree.terminal[b, node]
         if ended or tree.depth[b, node] >= rules.max_depth:
             return node, NONE
-        slot = choose(tree, rules, root, b, node, closed, score)
+        slot = choose(tree, rules, root, b, node, score)
         if slot == NONE:
             return node, NONE
         child = tree.child[b, node, slot]
@@ -331,14 +332,33 @@ def refresh_edge(tree: Tree, rules: Rules, b: int, node: int) -> None:
 
 
 @kernel
-def reserve(tree: Tree, rules: Rules, b: int, node: int, slot: int) -> int:
-    """Give a new leaf its slot in the tree and mark the path to it as in flight."""
-    leaf = int(tree.size[b])
+def clear(tree: Tree, b: int, leaf: int, node: int, slot: int) -> None:
+    """Make `leaf` the newest node of tree `b`, below `slot` of `node` (NONE at the root), with nothing in
+    it.
+    """
     tree.size[b] = leaf + 1
     tree.parent[b, leaf] = node
     tree.parent_slot[b, leaf] = slot
-    tree.depth[b, leaf] = tree.depth[b, node] + 1
+    depth = np.int32(0) if leaf == ROOT else np.int32(tree.depth[b, node] + 1)
+    tree.depth[b, leaf] = depth
+    tree.deepest[b] = depth if leaf == ROOT else max(tree.deepest[b], depth)
+    tree.visits[b, leaf] = 0
+    tree.inflight[b, leaf] = 0
+    tree.value_sum[b, leaf] = 0.0
+    tree.terminal[b, leaf] = False
+    tree.exhausted[b, leaf] = False
+
+
+@kernel
+def reserve(tree: Tree, rules: Rules, b: int, node: int, slot: int) -> int:
+    """Give a new leaf its slot in the tree and, if more may follow in this step, mark the path to it as in
+    flight.
+    """
+    leaf = int(tree.size[b])
+    clear(tree, b, leaf, node, slot)
     tree.child[b, node, slot] = leaf
+    if rules.leaves == 1:
+        return leaf
     above = leaf
     while above != ROOT:
         tree.inflight[b, above] += 1
@@ -386,33 +406,32 @@ def note_solution(tree: Tree, rules: Rules, progress: Progress, b: int, node: in
 
 
 @kernel
-def settle(tree: Tree, root: RootRules, progress: Progress, b: int, leaf: int) -> None:
-    """Mark a terminal leaf as exhausted, and every node above whose candidates all are. A settled root ends
-    the search of its tree.
+def close(rules: Rules, progress: Progress, b: int) -> None:
+    """End the search of tree `b` if its budget is spent, or a solution is found and enough."""
+    if progress.done[b] >= progress.budget[b] or (rules.stop_on_solution and progress.solution[b] != NONE):
+        progress.over[b] = True
+
+
+@kernel
+def settle(tree: Tree, progress: Progress, b: int, leaf: int) -> None:
+    """Close the way into a terminal leaf, and into every node above that has no open slot left. A root
+    without one ends the search of its tree.
     """
     node = leaf
     tree.exhausted[b, node] = True
     while node != ROOT:
-        node = int(tree.parent[b, node])
-        for k in range(tree.child.shape[2]):
-            if tree.action[b, node, k] == NONE or (node == ROOT and root.blocked[b, k]):
-                continue
-            child = tree.child[b, node, k]
-            if child == NONE or not tree.exhausted[b, child]:
-                return
+        above = int(tree.parent[b, node])
+        tree.closed[b, above, tree.parent_slot[b, node]] = True
+        if not tree.closed[b, above].all():
+            return
+        node = above
         tree.exhausted[b, node] = True
-    progress.idle[b] = True
+    progress.over[b] = True
 
 
 @kernel
 def select(
-    tree: Tree,
-    rules: Rules,
-    root: RootRules,
-    progress: Progress,
-    leaves: Leaves,
-    closed: Flags,
-    score: Floats,
+    tree: Tree, rules: Rules, root: RootRules, progress: Progress, leaves: Leaves, score: Floats
 ) -> int:
     """Collect up to `rules.leaves` new leaves per unfinished tree; returns how many there are in all.
 
@@ -422,11 +441,11 @@ def select(
     """
     total = 0
     for b in range(tree.size.shape[0]):
-        if progress.idle[b] or (rules.stop_on_solution and progress.solution[b] != NONE):
+        if progress.over[b]:
             continue
         fresh = 0
-        while fresh < rules.leaves and progress.done[b] < rules.simulations:
-            node, slot = descend(tree, rules, root, b, closed, score)
+        while fresh < rules.leaves and progress.done[b] < progress.budget[b]:
+            node, slot = descend(tree, rules, root, b, score)
             if slot == COLLISION:
                 break
             progress.done[b] += 1
@@ -439,104 +458,87 @@ def select(
             leaves.action[total] = tree.action[b, node, slot]
             total += 1
             fresh += 1
+        if fresh == 0:
+            close(rules, progress, b)
     return total
 
 
 @kernel
-def store(
-    tree: Tree,
-    b: int,
-    node: int,
-    i: int,
-    blocked: Flags,
-    actions: Ids,
-    logits: Floats,
-    value: Floats,
-    terminal: Flags,
-    state: Ids,
-) -> None:
-    """Write row `i` of an evaluation into a node. The prior is the softmax of the logits over slots not
-    `blocked`.
-    """
-    tree.raw_value[b, node] = value[i]
-    tree.terminal[b, node] = terminal[i]
-    tree.state[b, node] = state[i]
-    for k in range(actions.shape[1]):
-        if actions[i, k] != -1:
-            tree.action[b, node, k] = actions[i, k]
-            tree.logit[b, node, k] = logits[i, k]
-            tree.edge_visits[b, node, k] = 0
-    improved_policy(blocked, tree.edge_visits[b, node], tree.logit[b, node], tree.prior[b, node])
+def store(tree: Tree, b: int, node: int, rows: Rows, i: int) -> None:
+    """Write row `i` of an evaluation into a node. Slots without a candidate are closed."""
+    tree.raw_value[b, node] = rows.value[i]
+    tree.terminal[b, node] = rows.terminal[i]
+    tree.state[b, node] = rows.states[i]
+    actions, logits = rows.actions[i], rows.logits[i]
+    action, logit, count = tree.action[b, node], tree.logit[b, node], tree.edge_visits[b, node]
+    closed = tree.closed[b, node]
+    for k in range(actions.shape[0]):
+        action[k] = actions[k]
+    for k in range(actions.shape[0]):
+        x = logits[k]
+        logit[k] = ZERO if actions[k] == NONE else x
+    for k in range(actions.shape[0]):
+        closed[k] = actions[k] == NONE
+    for k in range(actions.shape[0]):
+        count[k] = -np.int32(closed[k])
+    tree.edge_q[b, node, :] = ZERO
+    tree.reward[b, node, :] = ZERO
+    tree.prior[b, node, :] = ZERO
+    tree.child[b, node, :] = NONE
 
 
 @kernel
-def plant(
-    tree: Tree,
-    rules: Rules,
-    progress: Progress,
-    blocked: Flags,
-    actions: Ids,
-    logits: Floats,
-    value: Floats,
-    terminal: Flags,
-    state: Ids,
-) -> None:
-    """Make row `b` of the root evaluation the root of tree `b`, visited once."""
-    for b in range(tree.size.shape[0]):
-        store(tree, b, ROOT, b, blocked[b], actions, logits, value, terminal, state)
-        tree.size[b] = 1
+def plant(tree: Tree, rules: Rules, root: RootRules, progress: Progress, places: Ids, rows: Rows) -> None:
+    """Make row `i` of the root evaluation the root of tree `places[i]`, visited once."""
+    for i in range(places.shape[0]):
+        b = places[i]
+        clear(tree, b, ROOT, NONE, NONE)
+        store(tree, b, ROOT, rows, i)
+        for k in range(tree.closed.shape[2]):
+            tree.closed[b, ROOT, k] |= root.blocked[b, k]
+        improved_policy(tree.closed[b, ROOT], tree.logit[b, ROOT], tree.prior[b, ROOT])
         tree.visits[b, ROOT] = 1
-        tree.value_sum[b, ROOT] = np.float64(value[b])
-        tree.q_low[b] = value[b]
-        tree.q_high[b] = value[b]
+        tree.value_sum[b, ROOT] = np.float64(rows.value[i])
+        tree.q_low[b] = rows.value[i]
+        tree.q_high[b] = rows.value[i]
+        progress.solution[b] = NONE
+        progress.over[b] = rules.stop_at_terminal and rows.terminal[i]
         note_solution(tree, rules, progress, b, ROOT)
+        if root.blocked[b].all():
+            progress.over[b] = True
+        close(rules, progress, b)
 
 
 @kernel
-def expand(
-    tree: Tree,
-    rules: Rules,
-    root: RootRules,
-    progress: Progress,
-    leaves: Leaves,
-    open_slots: Flags,
-    actions: Ids,
-    logits: Floats,
-    value: Floats,
-    reward: Floats,
-    terminal: Flags,
-    state: Ids,
-) -> None:
+def expand(tree: Tree, rules: Rules, progress: Progress, leaves: Leaves, rows: Rows) -> None:
     """Fill the pending leaves of a step from their evaluation and back each one up, in order."""
-    for i in range(actions.shape[0]):
+    landed = 0 if rules.leaves == 1 else 1
+    for i in range(rows.value.shape[0]):
         b, node = int(leaves.row[i]), int(leaves.node[i])
-        store(tree, b, node, i, open_slots, actions, logits, value, terminal, state)
-        tree.reward[b, tree.parent[b, node], tree.parent_slot[b, node]] = reward[i]
-        back_up(tree, rules, b, node, 1)
-        if rules.skip_exhausted and rules.stop_at_terminal and terminal[i]:
-            settle(tree, root, progress, b, node)
+        store(tree, b, node, rows, i)
+        improved_policy(tree.closed[b, node], tree.logit[b, node], tree.prior[b, node])
+        tree.reward[b, tree.parent[b, node], tree.parent_slot[b, node]] = rows.reward[i]
+        back_up(tree, rules, b, node, landed)
+        if rules.skip_exhausted and rules.stop_at_terminal and rows.terminal[i]:
+            settle(tree, progress, b, node)
         note_solution(tree, rules, progress, b, node)
+        close(rules, progress, b)
 
 
 @kernel
 def gumbel_answer(
-    tree: Tree, rules: Rules, root: RootRules, avoided: Flags, weights: Floats, chosen: Ids
+    tree: Tree, rules: Rules, root: RootRules, places: Ids, avoided: Flags, weights: Floats, chosen: Ids
 ) -> None:
-    """softmax(logits + completed Q) into `weights` f32 [B, K]; the best slot among the most visited that are
-    not `avoided` bool [B, K] into `chosen` i64 [B].
+    """softmax(logits + completed Q) into `weights` f32 [R, K]; the best slot among the most visited that are
+    not `avoided` bool [R, K] into `chosen` i64 [R]; row `i` is tree `places[i]`.
     """
-    for b in range(tree.size.shape[0]):
-        count, q, prior, logit = (
-            tree.edge_visits[b, ROOT],
-            tree.edge_q[b, ROOT],
-            tree.prior[b, ROOT],
-            tree.logit[b, ROOT],
-        )
-        score = weights[b]
-        complete_q(rules, tree.raw_value[b, ROOT], tree.q_low[b], tree.q_high[b], count, q, prior, score)
-        most = 0
+    for i in range(places.shape[0]):
+        b = places[i]
+        count, logit = tree.edge_visits[b, ROOT], tree.logit[b, ROOT]
+        score = weights[i]
+        complete_q(tree, rules, b, ROOT, score)
+        most = NOTHING
         for k in range(count.shape[0]):
-            if not avoided[b, k]:
-                most = max(most, int(count[k]))
-        chosen[b] = best_considered(most, False, avoided[b], root.gumbel[b], count, logit, score)
-        improved_policy(root.blocked[b], count, logit, score)
+            most = most if avoided[i, k] else max(most, count[k])
+        chosen[i] = best_considered(most, NOTHING, avoided[i], root.gumbel[b], count, logit, score)
+        improved_policy(root.blocked[b], logit, score)

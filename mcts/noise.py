@@ -16,33 +16,22 @@ def gumbel_noise(rng: np.random.Generator, rows: int, candidates: int, scale: fl
     return (scale * rng.gumbel(size=(rows, candidates))).astype(np.float32)
 
 
-def with_dirichlet(
-    rng: np.random.Generator,
-    prior: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    fraction: float,
-    alpha: float,
-) -> NDArray[np.float32]:
-    """(1 - fraction) * prior + fraction * Dirichlet(alpha) over the valid slots of each row; 0 elsewhere.
-
-    prior: float32 [B, K], rows sum to 1 over `valid` [B, K]. A row without a valid slot stays as it is.
-    """
-    mixed = prior.copy()
-    for b in range(prior.shape[0]):
+def dirichlet_noise(rng: np.random.Generator, valid: NDArray[np.bool_], alpha: float) -> NDArray[np.float64]:
+    """float64 [B, K]: one draw of Dirichlet(alpha) over the valid slots [B, K] of each row; 0 elsewhere."""
+    noise = np.zeros(valid.shape)
+    for b in range(valid.shape[0]):
         slots = np.flatnonzero(valid[b])
         if slots.size:
-            noise = rng.dirichlet(np.full(slots.size, alpha))
-            mixed[b, slots] = (1.0 - fraction) * prior[b, slots] + fraction * noise
-    return mixed
+            noise[b, slots] = rng.dirichlet(np.full(slots.size, alpha))
+    return noise
 
 
-def draw(rng: np.random.Generator, weights: NDArray[np.float64], temperature: float) -> NDArray[np.int64]:
+def draw(uniform: NDArray[np.float64], weights: NDArray[np.float64], temperature: float) -> NDArray[np.int64]:
     """One slot per row, int64 [B], with probability proportional to weights ** (1 / temperature).
 
     weights: [B, K], not negative. Temperature 0 takes the greatest weight, the lowest slot on ties. A row of
-    zeros gives -1. One uniform number is drawn per row whatever the temperature.
+    zeros gives -1. uniform: [B] numbers in [0, 1), one per row, that decide.
     """
-    uniform: NDArray[np.float64] = rng.random(size=len(weights))
     chosen = np.full(weights.shape[0], -1, np.int64)
     for b in range(weights.shape[0]):
         row = weights[b]

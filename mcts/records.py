@@ -1,6 +1,6 @@
 """The records that kernels take beside the tree: rules of a search, its progress, the leaves of a step.
 
-They are named tuples of numbers and arrays, because that is what compiled code takes. `search.py` fills them;
+They are named tuples of numbers and arrays, because that is what compiled code takes. `pool.py` fills them;
 they check nothing.
 """
 
@@ -16,8 +16,8 @@ class Rules(NamedTuple):
     """`SearchConfig` as the kernels read it: names are numbers, floats are float32."""
 
     method: int
-    simulations: int
     max_depth: int
+    capacity: int  # nodes a tree may hold; there is room for at least the budget where it is not limited
     leaves: int
     stop_at_terminal: bool
     stop_on_solution: bool
@@ -34,6 +34,10 @@ class Rules(NamedTuple):
     value_scale: np.float32
     maxvisit_init: np.float32
     use_mixed_value: bool
+    smart_pruning: bool
+    min_kld_gain: float
+    kld_interval: int
+    explore: NDArray[np.float32]  # [V] PUCT's factor on the prior after v visits
 
 
 class RootRules(NamedTuple):
@@ -41,16 +45,17 @@ class RootRules(NamedTuple):
 
     blocked: NDArray[np.bool_]  # [B, K] empty or masked slots
     gumbel: NDArray[np.float32]  # [B, K]
-    considered: NDArray[np.int32]  # [B] arms that sequential halving starts from
-    table: NDArray[np.int32]  # [considered + 1, T] from sequential_halving
+    plan: NDArray[np.int32]  # [B, T] visits that the arm visited next must have (sequential halving)
 
 
 class Progress(NamedTuple):
     """How far each tree is."""
 
-    done: NDArray[np.int64]  # [B] simulations backed up or pending
+    done: NDArray[np.int64]  # [B] simulations backed up or pending; below 0 while carried ones are made again
+    budget: NDArray[np.int64]  # [B] simulations wanted
     solution: NDArray[np.int32]  # [B] first node found that solves, NONE if none
-    idle: NDArray[np.bool_]  # [B] nothing to search: the root is terminal or has no candidate
+    over: NDArray[np.bool_]  # [B] nothing more to search, for whatever reason
+    before: NDArray[np.int32]  # [B, K] visits of the root's children when the KLD gain was last looked at
 
 
 class Leaves(NamedTuple):
@@ -60,3 +65,14 @@ class Leaves(NamedTuple):
     node: NDArray[np.int32]
     state: NDArray[np.int64]  # the parent's handle
     action: NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """An `Evaluation` of L rows, checked and K wide."""
+
+    actions: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    value: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    terminal: NDArray[np.bool_]
+    states: NDArray[np.int64]

@@ -1,8 +1,7 @@
 """The search tree of a batch: plain arrays with one owner.
 
-A `Tree` is allocated once by the search and written only by the kernels; everyone else reads it. It holds no
-text and
-no model state: actions and states are opaque numbers that belong to the evaluator. It does not grow.
+A `Tree` is allocated by a pool and written only by the kernels; everyone else reads it. It holds no text and
+no model state: actions and states are opaque numbers that belong to the evaluator. It does not grow in place.
 """
 
 from __future__ import annotations
@@ -14,6 +13,19 @@ from numpy.typing import NDArray
 
 ROOT = 0
 NONE = -1
+
+# The numbers of one node lie side by side in one cache line, since a walk reads or writes most of them.
+NODE = np.dtype(
+    {
+        "names": [
+            "value_sum", "state", "parent", "parent_slot", "depth", "visits", "inflight", "raw_value",
+            "terminal", "exhausted",
+        ],
+        "formats": ["f8", "i8", "i4", "i4", "i4", "i4", "i4", "f4", "?", "?"],
+        "offsets": [0, 8, 16, 20, 24, 28, 32, 36, 40, 41],
+        "itemsize": 64,
+    }
+)  # fmt: skip
 
 
 class Tree(NamedTuple):
@@ -44,41 +56,53 @@ class Tree(NamedTuple):
     edge_visits: NDArray[
         np.int32
     ]  # [B, N, K] visits of the child, in-flight ones included; -1 in a slot that holds no candidate
+    closed: NDArray[np.bool_]  # [B, N, K] never to be followed: no candidate, masked at the root, or settled
     edge_q: NDArray[
         np.float32
     ]  # [B, N, K] reward + discount * value of the child, virtual loss included; 0 while unexpanded
     size: NDArray[np.int32]  # [B] nodes in use
+    deepest: NDArray[np.int32]  # [B] greatest depth of a node
     q_low: NDArray[np.float32]  # [B] least Q seen in the tree (kept for q_rescale "tree" only)
     q_high: NDArray[np.float32]  # [B] greatest Q seen
 
     @staticmethod
     def allocate(batch: int, nodes: int, candidates: int) -> Tree:
-        """Empty trees for `batch` rows, `nodes` slots each (root included) and `candidates` slots per
-        node.
+        """Empty trees for `batch` rows, `nodes` slots each (root included, at least 2) and `candidates` slots
+        per node.
+
+        The kernels write every field of a node when they make it, so slots without a node may hold anything;
+        only `parent` and `state` are NONE there in fresh arrays.
         """
-        rows, slots = (batch, nodes), (batch, nodes, candidates)
+        nodes = max(nodes, 2)  # fields of a single record would pass for contiguous arrays, another type
+        node, slots = np.zeros((batch, nodes), NODE), (batch, nodes, candidates)
+        node["parent"], node["state"] = NONE, NONE
         return Tree(
-            parent=np.full(rows, NONE, np.int32),
-            parent_slot=np.full(rows, NONE, np.int32),
-            depth=np.zeros(rows, np.int32),
-            visits=np.zeros(rows, np.int32),
-            inflight=np.zeros(rows, np.int32),
-            value_sum=np.zeros(rows, np.float64),
-            raw_value=np.zeros(rows, np.float32),
-            terminal=np.zeros(rows, np.bool_),
-            exhausted=np.zeros(rows, np.bool_),
-            state=np.full(rows, NONE, np.int64),
-            child=np.full(slots, NONE, np.int32),
-            action=np.full(slots, NONE, np.int64),
+            **{name: node[name] for name in NODE.fields or ()},
+            child=np.zeros(slots, np.int32),
+            action=np.zeros(slots, np.int64),
             logit=np.zeros(slots, np.float32),
             prior=np.zeros(slots, np.float32),
             reward=np.zeros(slots, np.float32),
-            edge_visits=np.full(slots, NONE, np.int32),
+            edge_visits=np.zeros(slots, np.int32),
+            closed=np.zeros(slots, np.bool_),
             edge_q=np.zeros(slots, np.float32),
             size=np.zeros(batch, np.int32),
+            deepest=np.zeros(batch, np.int32),
             q_low=np.zeros(batch, np.float32),
             q_high=np.zeros(batch, np.float32),
         )
+
+    def enlarged(self, nodes: int) -> Tree:
+        """The same trees in new arrays of `nodes` slots, at least as many as now."""
+        wide = Tree.allocate(self.child.shape[0], nodes, self.child.shape[2])
+        used = int(self.size.max(initial=0))
+        for name in self._fields:
+            new, old = getattr(wide, name), getattr(self, name)
+            if old.ndim == 1:
+                new[:] = old
+            else:
+                new[:, :used] = old[:, :used]
+        return wide
 
     def path(self, b: int, node: int) -> list[int]:
         """Actions from the root of tree `b` to `node`; empty for the root."""

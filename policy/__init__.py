@@ -13,32 +13,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenzero.policy.atomic import OutputError, replace_directory, write_bytes, write_text
     from tokenzero.policy.decoding import Sampling, sample
-    from tokenzero.policy.engine import Engine, GatherEngine, RecomputeEngine, Step
+    from tokenzero.policy.engine import Engine, RecomputeEngine, Step
     from tokenzero.policy.ledger import Ledger
     from tokenzero.policy.pieces import Pieces
     from tokenzero.policy.pretrain import Example, PretrainConfig, clone
     from tokenzero.policy.student import Output, Student
+    from tokenzero.policy.tiers import Choice, EngineConfig, choose, open_engine
     from tokenzero.policy.tokenizers import encode_prompt, from_spec, load_tokenizer
     from tokenzero.policy.train_state import OptimizerConfig, TrainState
+    from tokenzero.policy.tree_engine import TreeEngine
 
 _HOME = {
     "atomic": ("OutputError", "replace_directory", "write_bytes", "write_text"),
     "decoding": ("Sampling", "sample"),
-    "engine": ("Engine", "GatherEngine", "RecomputeEngine", "Step"),
+    "engine": ("Engine", "RecomputeEngine", "Step"),
     "ledger": ("Ledger",),
     "pieces": ("Pieces",),
     # the function `pretrain` is not among them: the submodule of that name would hide it
     "pretrain": ("Example", "PretrainConfig", "clone"),
     "student": ("Output", "Student"),
+    "tiers": ("Choice", "EngineConfig", "choose", "open_engine"),
     "tokenizers": ("encode_prompt", "from_spec", "load_tokenizer"),
     "train_state": ("OptimizerConfig", "TrainState"),
+    "tree_engine": ("TreeEngine",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Choice",
     "Engine",
+    "EngineConfig",
     "Example",
-    "GatherEngine",
     "Ledger",
     "OptimizerConfig",
     "Output",
@@ -50,10 +55,13 @@ __all__ = [
     "Step",
     "Student",
     "TrainState",
+    "TreeEngine",
+    "choose",
     "clone",
     "encode_prompt",
     "from_spec",
     "load_tokenizer",
+    "open_engine",
     "replace_directory",
     "sample",
     "write_bytes",

@@ -139,10 +139,10 @@ class GatherWay:
         pick = there(rows.row)
         return Output(output.logits[:, -1][pick], output.hidden[:, -1][pick])
 
-    def grow(self, slots: int) -> None:
-        """Make room for ``slots`` slots, keeping what is there."""
+    def resize(self, slots: int) -> None:
+        """Have ``slots`` slots, keeping what is in those that stay."""
         for pool in self._cache.pools:
-            pool.grow(slots)
+            pool.resize(slots)
 
     @property
     def bytes_per_slot(self) -> int:

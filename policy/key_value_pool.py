@@ -47,8 +47,8 @@ class Way(Protocol):
         """Store the keys and values of all tokens; logits f32 [R, V] and hidden [R, D] of the targets."""
         ...
 
-    def grow(self, slots: int) -> None:
-        """Make room for ``slots`` slots, keeping what is there."""
+    def resize(self, slots: int) -> None:
+        """Have ``slots`` slots, keeping what is in those that stay."""
         ...
 
     @property
@@ -86,20 +86,23 @@ class KeyValuePool:
         self.keys.index_copy_(0, slots, keys)
         self.values.index_copy_(0, slots, values)
 
-    def grow(self, slots: int) -> None:
-        """Make room for ``slots`` slots, keeping what is there."""
+    def resize(self, slots: int) -> None:
+        """Have ``slots`` slots, keeping what is in those that stay."""
         if self.shaped:
-            extra = slots - self.slots
-            self._hold(
-                torch.cat([self.keys, self.keys.new_zeros((extra, *self.keys.shape[1:]))]),
-                torch.cat([self.values, self.values.new_zeros((extra, *self.values.shape[1:]))]),
-            )
+            self._hold(*(_resized(store, slots) for store in (self.keys, self.values)))
         self.slots = slots
 
     @property
     def bytes_per_slot(self) -> int:
         """Memory of one token's keys and values in this layer; 0 before they are shaped."""
         return sum(x[:1].numel() * x.element_size() for x in (self.keys, self.values)) if self.shaped else 0
+
+
+def _resized(store: torch.Tensor, slots: int) -> torch.Tensor:
+    resized = store.new_zeros((slots, *store.shape[1:]))
+    kept = min(slots, len(store))
+    resized[:kept] = store[:kept]
+    return resized
 
 
 def chosen(output: Output, batch: Batch) -> Output:

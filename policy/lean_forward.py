@@ -18,16 +18,19 @@ from torch import nn
 from torch.nn.functional import embedding, linear, rms_norm, silu
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy import paged_attention
+from tokenzero.policy import kernels, onednn_linear, paged_attention
 from tokenzero.policy.key_value_pool import Batch, KeyValuePool, in_order
 from tokenzero.policy.student import Output, Student
 
 _ROTARY_TYPES = ("default", "linear", "llama3", "yarn")  # the others' frequencies depend on the length
 _TABLE_START = 256
+# oneDNN compiles a kernel for each new shape: larger batches are rounded up to a multiple of this many rows.
+_ROWS = 32
+_LARGE = 1 << 20  # products of fewer numbers than this cost less in the BLAS that torch was built with
 
 
 class Layer(NamedTuple):
-    """One block's weights: norms [D], products [out, in] or, with the residual added, [in, out]."""
+    """One block's weights: norms [D], products [out, in]."""
 
     before: torch.Tensor
     project: torch.Tensor
@@ -114,12 +117,23 @@ def _layer(block: Any, used: list[nn.Parameter]) -> Layer:
         before=norms[0].detach(),
         project=torch.cat([one.weight.detach() for one in three]),
         project_bias=torch.cat([one.bias.detach() for one in three]) if biased else None,
-        out=attention.o_proj.weight.detach().t(),
+        out=attention.o_proj.weight.detach(),
         out_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.detach(),
         after=norms[1].detach(),
         gate_up=torch.cat([one.weight.detach() for one in two]),
-        down=mlp.down_proj.weight.detach().t(),
+        down=mlp.down_proj.weight.detach(),
     )
+
+
+def _rounded(rows: int) -> int:
+    return rows if rows < _ROWS else -(-rows // _ROWS) * _ROWS
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x [R, in] times weight [out, in] transposed, plus bias."""
+    if len(x) * weight.numel() < _LARGE or not onednn_linear.available():
+        return linear(x, weight, bias)
+    return onednn_linear.product(x, weight, bias)
 
 
 class LeanWay:
@@ -156,17 +170,22 @@ class LeanWay:
         furthest = int(batch.positions.max())
         if furthest >= len(self._cos):
             self._cos, self._sin = self._rotary(min(2 * furthest, self._student.max_length))
-        weights = self._weights
-        x = embedding(torch.from_numpy(batch.tokens), weights.embed)
+        weights, count = self._weights, len(batch.tokens)
+        tokens = np.zeros(_rounded(count), np.int64)
+        tokens[:count] = batch.tokens
+        x = embedding(torch.from_numpy(tokens), weights.embed)
         attend = paged_attention.Attend(batch.read, batch.lengths, torch.get_num_threads())
-        query = np.empty((len(x), weights.heads, weights.depth), np.float32)
-        out = torch.empty(query.shape)
+        query = np.empty((count, weights.heads, weights.depth), np.float32)
+        out = torch.zeros((len(x), weights.heads, weights.depth))
         for layer, pool in zip(weights.layers, self._pools, strict=True):
             x = self._block(layer, pool, batch, x, attend, query, out)
+        wanted = count if in_order(batch) else len(batch.targets)
         if not in_order(batch):
-            x = x[torch.from_numpy(batch.targets)]
+            targets = np.zeros(_rounded(wanted), np.int64)
+            targets[:wanted] = batch.targets
+            x = x[torch.from_numpy(targets)]
         hidden = rms_norm(x, x.shape[1:], weights.norm, weights.eps)
-        return Output(linear(hidden, weights.head), hidden)
+        return Output(_product(hidden, weights.head)[:wanted], hidden[:wanted])
 
     def _block(
         self,
@@ -178,28 +197,25 @@ class LeanWay:
         query: NDArray[np.float32],
         out: torch.Tensor,
     ) -> torch.Tensor:
-        """One transformer block on [N, hidden]; ``query`` and ``out`` f32 [N, H, D] are scratch."""
-        weights = self._weights
-        projected = linear(
-            rms_norm(x, x.shape[1:], layer.before, weights.eps), layer.project, layer.project_bias
-        )
+        """One transformer block on [R, hidden], in place; ``query`` f32 [N, H, D] and ``out`` f32 [R, H,
+        D] are scratch. Rows beyond the N tokens of the batch hold nothing.
+        """
+        weights, eps = self._weights, self._weights.eps
+        projected = _product(rms_norm(x, x.shape[1:], layer.before, eps), layer.project, layer.project_bias)
         assert pool.arrays is not None
         keys, values = pool.arrays
-        paged_attention.rotate_and_write(
+        kernels.rotate_and_write(
             projected.numpy(), self._cos, self._sin, batch.positions, batch.slots, query, keys, values
         )
         attend(query, keys, values, weights.window, weights.scale, out.numpy())
-        x = torch.addmm(x, out.view(len(x), -1), layer.out)
-        if layer.out_bias is not None:
-            x = x + layer.out_bias
-        both = linear(rms_norm(x, x.shape[1:], layer.after, weights.eps), layer.gate_up)
-        gate, up = both.chunk(2, dim=1)
-        return torch.addmm(x, silu(gate).mul_(up), layer.down)
+        x.add_(_product(out.view(len(x), -1), layer.out, layer.out_bias))
+        gate, up = _product(rms_norm(x, x.shape[1:], layer.after, eps), layer.gate_up).chunk(2, dim=1)
+        return x.add_(_product(silu(gate).mul_(up), layer.down))
 
-    def grow(self, slots: int) -> None:
-        """Make room for ``slots`` slots, keeping what is there."""
+    def resize(self, slots: int) -> None:
+        """Have ``slots`` slots, keeping what is in those that stay."""
         for pool in self._pools:
-            pool.grow(slots)
+            pool.resize(slots)
 
     @property
     def bytes_per_slot(self) -> int:

@@ -6,6 +6,7 @@ value.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from torch import nn
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import replace_directory, sweep
+from tokenzero.policy.sequence_packing import place
 from tokenzero.policy.student import Student
 from tokenzero.policy.train_state import STATE_FILE, OptimizerConfig, TrainState
+from tokenzero.policy.training_forward import TrainingForward
 
 LOSS_FILE = "pretrain.json"
 
@@ -68,6 +71,7 @@ def pretrain(
     """
     _check(student, examples)
     working = clone(student)
+    forward = TrainingForward(working)
     state = TrainState([working.model], [student.model], config.optimizer, config.steps)
     loss = float("nan")
     if directory is not None:
@@ -83,7 +87,9 @@ def pretrain(
         batch = rng.integers(0, len(examples), size=config.optimizer.batch_size)
         parts = np.split(batch, config.optimizer.accumulate)
         losses: list[float] = []
-        state.step(_losses(working, [[examples[i] for i in part.tolist()] for part in parts], losses))
+        state.step(
+            _losses(forward, working, [[examples[i] for i in part.tolist()] for part in parts], losses)
+        )
         loss = sum(losses) / len(losses)
         if on_step is not None:
             on_step(state.steps, loss)
@@ -108,32 +114,41 @@ def _read_loss(directory: Path) -> float:
 
 
 def _losses(
-    student: Student, parts: Sequence[Sequence[Example]], seen: list[float]
+    forward: TrainingForward, student: Student, parts: Sequence[Sequence[Example]], seen: list[float]
 ) -> Iterator[torch.Tensor]:
     # Parts differ in length: dividing by the mean token count makes their mean the mean over the whole batch.
     tokens = sum(len(example.tokens) - example.prompt_length for part in parts for example in part)
     for part in parts:
-        ids, targets = _collate(part, student.pad_id)
-        logits = student.forward(ids.to(student.device)).logits
-        total = nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.to(student.device).flatten(), ignore_index=-100, reduction="sum"
-        )
-        loss = total * (len(parts) / tokens)
+        batch = _collate(part, student, forward)
+        logits = forward(batch.ids, batch.positions, batch.cells).logits
+        loss = nn.functional.cross_entropy(logits, batch.targets, reduction="sum") * (len(parts) / tokens)
         seen.append(float(loss.detach()))
         yield loss
 
 
-def _collate(batch: Sequence[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and next-token targets i64 [B, T]; -100 where nothing is to be learnt. Right padding needs no
-    mask under a causal model.
+class _Batch(NamedTuple):
+    """``ids`` i64 [R, W]; ``positions`` i64 [R, W], None when each row holds one sequence; ``cells`` i64 [P]
+    after which a token is learnt, as indices into the R * W tokens; those tokens, ``targets`` i64 [P].
     """
-    width = max(len(example.tokens) for example in batch)
-    ids = np.full((len(batch), width), pad, np.int64)
-    targets = np.full((len(batch), width), -100, np.int64)
-    for row, (tokens, prompt) in enumerate(batch):
-        ids[row, : len(tokens)] = tokens
-        targets[row, prompt - 1 : len(tokens) - 1] = tokens[prompt:]
-    return torch.from_numpy(ids), torch.from_numpy(targets)
+
+    ids: torch.Tensor
+    positions: torch.Tensor | None
+    cells: torch.Tensor
+    targets: torch.Tensor
+
+
+def _collate(examples: Sequence[Example], student: Student, forward: TrainingForward) -> _Batch:
+    layout = forward.layout(np.asarray([len(example.tokens) for example in examples]))
+    ids, positions = place([example.tokens for example in examples], layout, student.pad_id)
+    cells = np.concatenate(
+        [
+            np.arange(start + prompt - 1, start + len(tokens) - 1)
+            for start, (tokens, prompt) in zip(layout.starts.tolist(), examples, strict=True)
+        ]
+    )
+    arrays = (ids, positions, cells, ids.ravel()[cells + 1])
+    batch = _Batch(*(torch.from_numpy(array).to(student.device) for array in arrays))
+    return batch if layout.packed else batch._replace(positions=None)
 
 
 def _check(student: Student, examples: Sequence[Example]) -> None:
@@ -162,6 +177,7 @@ def clone(student: Student) -> Student:
     with torch.random.fork_rng(
         devices=[]
     ):  # the random start is overwritten; the caller's draws must not move
-        twin = type(student.model)(student.model.config)
+        # Its own config: how attention is computed is written there, and must not change for both.
+        twin = type(student.model)(copy.deepcopy(student.model.config))
     twin.load_state_dict(student.model.state_dict())
     return Student(twin.to(student.device).eval(), student.tokenizer)  # type: ignore[arg-type]

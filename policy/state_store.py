@@ -72,6 +72,10 @@ class StateStore:
         """States in use."""
         return len(self.states.length) - 1 - int(self._stacks.left[0])
 
+    def arrays(self) -> list[NDArray[Any]]:
+        """All memory of the bookkeeping, for those who measure it."""
+        return [*self.states, *self._stacks[:2], self._heap]
+
     def grow_slots(self, slots: int) -> None:
         """Raise the number of slots to ``slots``; the new ones are free."""
         free = np.zeros(slots, np.int32)
@@ -159,6 +163,11 @@ class StateStore:
     def evict(self, wanted: int, *, unused_only: bool) -> int:
         """Free up to ``wanted`` slots that the forward in hand does not need; returns how many."""
         return int(kernels.evict(self.states, self._stacks, self._heap, self._mark, wanted, unused_only))
+
+    def forget_unused(self) -> None:
+        """Forget every state that nobody holds, with its slot."""
+        self._mark += 1  # no forward is in hand
+        self.evict(self.slots, unused_only=True)
 
 
 def _empty() -> Iterator[Any]:

@@ -139,6 +139,7 @@ class Student:
             ) from error
         if device == "cpu":
             loaded = loaded.float()
+        _align(loaded)
         return cls(loaded.to(device).eval(), tokenizer)
 
     @classmethod
@@ -175,6 +176,15 @@ class Student:
             reason = " ".join(str(error).split())
             raise InputError(f"cannot build a {model_type!r} model from {fields}: {reason}") from error
         return cls(model.eval(), tokenizer)
+
+
+def _align(model: nn.Module) -> None:
+    """Move weights to memory of torch's own. In a file they begin anywhere in a cache line, products over
+    them then differ in their last bits on some processors, and a loaded model would not play as the one
+    that was saved.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
 
 
 def _refuse_unknown_fields(model_type: str, fields: Mapping[str, Any]) -> None:

@@ -10,9 +10,9 @@ test could have seen a wrong tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +31,28 @@ LIMIT = 1e-4
 """Largest difference of logits allowed in float32, in nats."""
 _COARSE = 0.05  # the same for shorter types, as a share of the spread of the logits
 _SLOTS = 64
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a model is forwarded.
+
+    lean: allow the lean forward where it is right. memory_mb: most MiB of keys and values, None for as
+    many as are asked for. keep_prompts: keep released prompts for later ones that begin alike, while
+    nothing needs their room.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
+    lean: bool = True
+    memory_mb: float | None = None
+    keep_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.memory_mb is not None and not self.memory_mb > 0:
+            raise InputError(
+                f"engine.memory_mb is {self.memory_mb}; give a number above 0, or null for no cap"
+            )
 
 
 @dataclass(frozen=True)
@@ -166,11 +188,11 @@ def _first_line(failure: Exception) -> str:
     return lines[0] if isinstance(failure, InputError) else f"{type(failure).__name__}: {(lines or [''])[0]}"
 
 
-def open_engine(
-    student: Student, *, memory: int | None = None, lean: bool = True, keep_prompts: bool = False
-) -> Engine:
-    """An engine for ``student`` in the fastest way that is right for it. See `TreeEngine` for the options."""
-    choice, way = choose(student, lean=lean)
+def open_engine(student: Student, config: EngineConfig | None = None) -> Engine:
+    """An engine for ``student`` in the fastest way that is right for it."""
+    config = config or EngineConfig()
+    choice, way = choose(student, lean=config.lean)
     if way is None:
         return RecomputeEngine(student, pad=not choice.way.endswith("without padding"))
-    return TreeEngine(student, way, memory=memory, keep_prompts=keep_prompts)
+    memory = None if config.memory_mb is None else int(config.memory_mb * 2**20)
+    return TreeEngine(student, way, memory=memory, keep_prompts=config.keep_prompts)

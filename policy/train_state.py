@@ -97,7 +97,7 @@ class TrainState:
             {"params": decayed, "weight_decay": self.config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.config.lr, betas=self.config.betas, foreach=True)
+        return torch.optim.AdamW(groups, lr=self.config.lr, betas=self.config.betas, fused=True)
 
     def step(self, losses: Iterator[torch.Tensor]) -> float:
         """One optimiser step over ``accumulate`` losses (each a mean over its part); returns the gradient's

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy import paged_attention
+from tokenzero.policy import kernels, paged_attention
 from tokenzero.policy.key_value_pool import Batch, KeyValuePool, chosen
 from tokenzero.policy.student import Output, Student
 from tokenzero.policy.tree_union import Union, unite
@@ -58,7 +58,7 @@ class Attention(Protocol):
 
 
 class PagedAttention:
-    """The kernels of `paged_attention`, on as many threads as torch has."""
+    """The compiled kernels, on as many threads as torch has."""
 
     name = "paged kernel"
 
@@ -68,7 +68,7 @@ class PagedAttention:
 
     def write(self, pool: KeyValuePool, keys: torch.Tensor, values: torch.Tensor) -> None:
         assert pool.arrays is not None
-        paged_attention.write(keys.numpy(), values.numpy(), self._slots, *pool.arrays)
+        kernels.write(keys.numpy(), values.numpy(), self._slots, *pool.arrays)
 
     def attend(self, query: torch.Tensor, pool: KeyValuePool, scale: float, window: int) -> torch.Tensor:
         assert pool.arrays is not None
@@ -252,10 +252,10 @@ class TreeAttentionWay:
             for config, name in zip(self._configs, before, strict=True):
                 vars(config)[_ENTRY] = name
 
-    def grow(self, slots: int) -> None:
-        """Make room for ``slots`` slots, keeping what is there."""
+    def resize(self, slots: int) -> None:
+        """Have ``slots`` slots, keeping what is in those that stay."""
         for pool in self._cache.pools:
-            pool.grow(slots)
+            pool.resize(slots)
 
     @property
     def bytes_per_slot(self) -> int:

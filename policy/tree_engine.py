@@ -54,7 +54,7 @@ class TreeEngine:
         self._epoch = 0
         most = self._most_slots()
         self._empty(slots if most is None else max(1, min(slots, most)))
-        self.way.grow(self._store.slots)
+        self.way.resize(self._store.slots)
 
     def _empty(self, slots: int) -> None:
         self._store = StateStore(slots)
@@ -118,6 +118,10 @@ class TreeEngine:
         if self._version == self._student.version:
             self._store.release(states - self._epoch * _EPOCH, self._keep)
 
+    def drop_prompts(self) -> None:
+        """Let go of the released prompts that were kept."""
+        self._store.forget_unused()
+
     def _run(self, wanted: Ids) -> tuple[Step, int]:
         """Make ``wanted`` resident, with their logits; they are given back when that fails."""
         outputs, forwarded, done = [], 0, 0
@@ -165,7 +169,7 @@ class TreeEngine:
         if short > 0 and (most is None or store.slots < most):
             slots = max(2 * store.slots, store.slots + short)
             slots = slots if most is None else min(slots, most)
-            self.way.grow(slots)
+            self.way.resize(slots)
             store.grow_slots(slots)
             short = count - store.free_slots
         if short > 0:

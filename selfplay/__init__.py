@@ -17,9 +17,10 @@ from tokenzero.selfplay.config import (
 )
 from tokenzero.selfplay.episode import Episode, from_game, read_episodes, write_episodes
 from tokenzero.selfplay.evaluation import Score, evaluate, wilson
-from tokenzero.selfplay.evaluator import Grader, LeafConfig, LeafEvaluator, Parts
+from tokenzero.selfplay.evaluator import LeafConfig, LeafEvaluator, Parts
 from tokenzero.selfplay.learner import Learner, LearnerConfig, Losses
 from tokenzero.selfplay.methods import BestOfN, Method, Search, greedy
+from tokenzero.selfplay.outcomes import Grader
 from tokenzero.selfplay.player import Game, Move, Player
 from tokenzero.selfplay.replay import Batch, Replay
 from tokenzero.selfplay.run import Listener, Run, checkpoint_path, finished_rounds, shard_path

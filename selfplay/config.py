@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import PretrainConfig
+from tokenzero.policy.tiers import EngineConfig
 from tokenzero.selfplay.evaluator import LeafConfig
 from tokenzero.selfplay.learner import LearnerConfig
+from tokenzero.selfplay.player import Caps
 from tokenzero.value import ValueConfig
 
 FORBID: Mapping[str, Any] = {"extra": "forbid"}
@@ -54,7 +56,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PlayConfig:
-    """How a round is played: ``games`` problems, ``games_in_flight`` of them searched together."""
+    """How a round is played: ``games`` problems, ``games_in_flight`` of them searched together.
+
+    ``fast_simulations`` above 0 turns playout cap randomisation on: a share ``full_share`` of the moves is
+    searched with ``search.simulations`` and learnt from, the others with ``fast_simulations`` and no noise.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
@@ -62,8 +68,11 @@ class PlayConfig:
     games_in_flight: int = 1024
     search: SearchConfig = field(default_factory=SearchConfig)
     leaf: LeafConfig = field(default_factory=LeafConfig)
+    fast_simulations: int = 0
+    full_share: float = 1.0
 
     def __post_init__(self) -> None:
+        Caps(self.search.simulations, self.fast_simulations, self.full_share)
         if self.games < 1 or self.games_in_flight < 1:
             raise InputError(
                 f"play.games is {self.games} and games_in_flight is {self.games_in_flight}; "
@@ -128,6 +137,7 @@ class SelfPlayConfig:
     judge: dict[str, int] = field(default_factory=dict)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     rounds: int = 12
     seed: int = 1
     threads: int = 2

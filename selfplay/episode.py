@@ -47,8 +47,9 @@ class Episode:
 
     ``tokens`` prompt and answer ids; ``positions[i]`` index of the token after which search i was made;
     ``actions[i]`` and ``weights[i]`` its candidates with visits and their visit distribution;
-    ``root_values[i]`` in [-1, 1]; ``attribution[i]`` the chosen action's responsibility by proposer (column 0
-    the student); ``outcome`` z in [-1, 1].
+    ``attribution[i]`` the chosen action's responsibility by proposer (column 0 the student);
+    ``root_values[j]`` in [-1, 1] of the state after j answer tokens, positions or not; ``outcome`` z in [-1,
+    1].
     """
 
     problem: str
@@ -69,23 +70,27 @@ class Episode:
 
 
 def from_game(game: Game, outcome: float, policy_version: int, seed: int) -> Episode:
-    """The episode of a finished game with outcome z."""
+    """The episode of a finished game with outcome z. Fast searches of playout cap randomisation leave a root
+    value and no visit distribution.
+    """
+    targets = [(index, move) for index, move in enumerate(game.moves) if move.full]
     actions, weights = [], []
-    for move in game.moves:
-        kept = np.flatnonzero((move.actions >= 0) & (move.weights > 0))
-        actions.append(move.actions[kept].tolist())
-        weights.append(move.weights[kept].tolist())
+    for _, move in targets:
+        every, shares = move.actions.tolist(), move.weights.tolist()
+        kept = [slot for slot, share in enumerate(shares) if share > 0]  # an empty slot has no share
+        actions.append([every[slot] for slot in kept])
+        weights.append([shares[slot] for slot in kept])
     return Episode(
         problem=game.problem.id,
         prompt=game.problem.prompt,
         answer=game.text,
         tokens=game.prompt + game.tokens,
         prompt_len=len(game.prompt),
-        positions=[len(game.prompt) - 1 + index for index in range(len(game.moves))],
+        positions=[len(game.prompt) - 1 + index for index, _ in targets],
         actions=actions,
         weights=weights,
         root_values=[move.value for move in game.moves],
-        attribution=[move.responsibility.tolist() for move in game.moves],
+        attribution=[move.responsibility.tolist() for _, move in targets],
         outcome=float(np.float32(outcome)),  # as it is stored: a resumed run reads it back
         forwarded_tokens=game.forwarded,
         simulations=game.simulations,

@@ -1,15 +1,15 @@
 """What binds the parts: a ``mcts.Evaluator`` made of the student, teachers, value head, judge and public
 verdict.
 
-One ``LeafEvaluator`` serves one batch of games. It remembers every state it has seen, so a state is forwarded
-once however often searches come back to it (the ledger counts the second time as cached). It sees
-``PublicProblem``s only; gold answers can reach it solely through a ``Grader``, which self-play on training
-problems passes in and nothing else does. It does not choose moves and does not learn.
+One ``LeafEvaluator`` serves any number of games, some of them at a time. It remembers every state of a game
+in play that a search may come back to, so a state is forwarded once (the ledger counts the second time as
+cached). It sees ``PublicProblem``s only; gold answers can reach it solely through a ``Grader``, which
+self-play on training problems passes in and nothing else does. It does not choose moves and does not learn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,21 +19,20 @@ import torch
 
 from tokenzero.mcts import Evaluation
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.decoding import Sampling, sample
+from tokenzero.policy.candidates import likeliest
 from tokenzero.policy.engine import Engine, Ids, Step
 from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.pieces import Pieces
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import encode_prompt
+from tokenzero.selfplay.outcomes import Grader, Outcomes
+from tokenzero.selfplay.play_out import play_out
 from tokenzero.selfplay.state_table import StateTable
 from tokenzero.tasks import PublicProblem, Task
 from tokenzero.teachers import Proposal, Teacher, mix
 from tokenzero.value import Judge, ValueHead
 from tokenzero.value.judge import shift
 from tokenzero.value.rollout import Rollout, blend
-
-Grader = Callable[[int, str], float]
-"""(game index, finished answer) -> score in [0, 1]; bound to training problems by self-play."""
 
 
 @dataclass(frozen=True)
@@ -78,62 +77,88 @@ class Parts:
 
 
 class LeafEvaluator:
-    """Evaluates leaves for a batch of games; implements ``mcts.Evaluator``.
+    """Evaluates leaves for games that come and go in a fixed number of places; implements ``mcts.Evaluator``.
 
     ``ledger`` counts verifier, judge and teacher work and cache hits; the engine counts its own forwards.
-    ``spent[g]`` is the number of tokens forwarded for game g, prompt included.
+    ``spent`` i64 [places] is the number of tokens forwarded for the game in each place, prompt included; it
+    stays until the place is opened again. Nothing about a game depends on which others are in play, the last
+    bits of batched forwards apart.
+
+    Life of a game: `open` -> `expand`, after each committed move `keep` -> `shut`.
     """
 
-    def __init__(self, parts: Parts, config: LeafConfig, candidates: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        config: LeafConfig,
+        candidates: int,
+        places: int,
+        grader: Grader | None = None,
+    ) -> None:
         self.ledger = Ledger()
+        self.spent = np.zeros(places, np.int64)
         self._parts = parts
         self._config = config
         self._candidates = min(candidates, parts.student.vocab_size)
-        self._rng = rng
-        self._grader: Grader | None = None
+        self._scored = grader is not None or parts.task.public_verifier
         self._mark = parts.engine.ledger.copy()
-        self.table = StateTable(0, self._candidates, 1 + len(parts.teachers))
-        self._children: dict[tuple[int, int], int] = {}
+        self.table = StateTable(64 * places, self._candidates, 1 + len(parts.teachers))
         self._banned = banned_tokens(parts.student)
+        self._mask = torch.zeros(parts.student.vocab_size, device=parts.student.device)
+        self._mask[self._banned] = -torch.inf
+        self._root = np.full(places, -1, np.int64)
+        self._prompts: list[list[int]] = [[] for _ in range(places)]
+        self._rngs: list[np.random.Generator | None] = [None] * places
+        self._outcomes = Outcomes(
+            parts.student, parts.task, parts.pieces, self.table, places, grader, self.ledger
+        )
 
-    def start(self, problems: Sequence[PublicProblem], grader: Grader | None = None) -> Ids:
-        """Forward the prompts and open one game for each problem; returns the root states, i64 [G].
+    def open(
+        self,
+        places: Ids,
+        problems: Sequence[PublicProblem],
+        rngs: Sequence[np.random.Generator],
+        numbers: Sequence[int],
+    ) -> Ids:
+        """Forward the prompts and open a game in each of ``places`` i64 [R]; returns the root states, i64
+        [R].
 
-        Raises:
-            InputError: a prompt that is empty, too long or outside the vocabulary.
+        ``rngs`` are the games' own, for play-outs; ``numbers`` are what a grader knows the games by. Raises
+        InputError for a place that is taken, and for a prompt that is empty, too long or outside the
+        vocabulary.
         """
         parts = self._parts
+        if (self._root[places] >= 0).any():
+            raise InputError(f"one of the places {places.tolist()} has a game in play; shut it first")
         room = parts.student.max_length - parts.task.max_answer_tokens
-        self._prompts = [encode_prompt(parts.student.tokenizer, problem.prompt, room) for problem in problems]
-        self._problems = list(problems)
-        self._grader = grader
-        self._mark = parts.engine.ledger.copy()
-        self._children.clear()
-        self.table = StateTable(len(problems), self._candidates, 1 + len(parts.teachers))
-        self.spent = np.asarray([len(prompt) for prompt in self._prompts], np.int64)
-        roots = np.asarray([self.table.add(game, -1, -1, "") for game in range(len(problems))], np.int64)
-        step = parts.engine.prefill(self._prompts)
+        prompts = [encode_prompt(parts.student.tokenizer, problem.prompt, room) for problem in problems]
+        step = parts.engine.prefill(prompts)
+        roots = self.table.plant(places)
         self.table.slot[roots] = step.states
+        self._root[places] = roots
+        self.spent[places] = [len(prompt) for prompt in prompts]
+        for place, prompt, rng in zip(places.tolist(), prompts, rngs, strict=True):
+            self._prompts[place], self._rngs[place] = prompt, rng
+        self._outcomes.open(places, roots, problems, numbers)
         self._fill(roots, step)
         return roots
 
     def expand(self, states: Ids, actions: Ids) -> Evaluation:
         """Children of ``states`` by ``actions`` (both i64 [L]); only states never seen before are
         forwarded.
+
+        Raises InputError for a state that was released and for an action that it does not offer.
         """
-        rows = np.empty(len(states), np.int64)
-        fresh: dict[int, None] = {}
-        for index, key in enumerate(zip(states.tolist(), actions.tolist(), strict=True)):
-            row = self._children.get(key)
-            if row is None:
-                row = self._children[key] = self._add(*key)
-                if not self.table.terminal[row] or np.isnan(self.table.value[row]):
-                    fresh[row] = None
-            elif self.table.slot[row] >= 0 or row in fresh:
-                self.ledger.cached_tokens += 1
-            rows[index] = row
-        if fresh:
-            self._forward(np.asarray(list(fresh), np.int64))
+        table = self.table
+        rows, fresh = table.children(states, actions)
+        if fresh.size:
+            score, ended = self._outcomes.read(fresh)
+            table.terminal[fresh], table.value[fresh] = ended, 2.0 * score - 1.0
+            wanted = fresh[np.isnan(score)]  # without a verdict on an end the student's own value must do
+            if wanted.size:
+                self._forward(wanted)
+        # Every mention of a forwarded state after its first is served without a forward.
+        self.ledger.cached_tokens += _forwarded(table, rows) - _forwarded(table, fresh)
         return self.view(rows)
 
     def view(self, rows: Ids) -> Evaluation:
@@ -148,19 +173,25 @@ class LeafEvaluator:
             states=rows,
         )
 
+    def keep(self, rows: Ids) -> None:
+        """Forget what lies beside the states ``rows`` i64 [R], to which a move was committed."""
+        self._parts.engine.release(self.table.free_siblings(rows))
+
     def release(self, states: Ids) -> None:
-        """Forget states, with or after everything below them; a later visit forwards them again."""
-        for row in states.tolist():
-            self._children.pop((int(self.table.parent[row]), int(self.table.token[row])), None)
-        slots = self.table.slot[states]
-        self._parts.engine.release(slots[slots >= 0])
-        self.table.slot[states] = -1
+        """Forget states and everything below them; a later visit forwards them again. Their handles are given
+        out anew.
+        """
+        self._parts.engine.release(self.table.free_subtrees(states))
+
+    def shut(self, places: Ids) -> None:
+        """Forget the games in ``places`` i64 [R]; ``spent`` stays."""
+        roots = self._root[places]
+        self._root[places] = -1
+        self.release(roots[roots >= 0])
 
     def close(self) -> Ledger:
-        """Free the games' states in the engine and return everything spent since ``start``."""
-        slots = self.table.slot[: self.table.size]
-        self._parts.engine.release(slots[slots >= 0])
-        self.table.slot[:] = -1
+        """Shut every game and return everything spent since the evaluator was made."""
+        self.shut(np.flatnonzero(self._root >= 0))
         ledger = self._parts.engine.ledger.since(self._mark)
         ledger.add(self.ledger)
         return ledger
@@ -169,41 +200,13 @@ class LeafEvaluator:
         """Prompt and answer tokens of a state."""
         return self._prompts[int(self.table.game[row])] + self.table.answer(row)
 
-    def prompt(self, game: int) -> list[int]:
-        """Prompt tokens of a game."""
-        return self._prompts[game]
+    def text(self, row: int) -> str:
+        """The partial answer of a state."""
+        return self._outcomes.text(row)
 
-    def _add(self, parent: int, token: int) -> int:
-        """A new state: its text, whether it ends the answer, and its outcome if that is known without the
-        student.
-        """
-        parts, table = self._parts, self.table
-        game = int(table.game[parent])
-        before = [] if parts.pieces.independent else table.answer(parent)
-        text = parts.pieces.append(table.text[parent], before, token)
-        row = table.add(game, parent, token, text)
-        full = bool(table.length[row] >= parts.task.max_answer_tokens)
-        score, ended = self._verdict(game, text, token, full)
-        if ended:
-            table.terminal[row] = True
-            # Without a verdict the student's own value must do: NaN asks for a forward.
-            table.value[row] = np.nan if score is None else 2.0 * score - 1.0
-        return row
-
-    def _verdict(self, game: int, text: str, token: int, full: bool) -> tuple[float | None, bool]:
-        """Score in [0, 1] of an answer, None if nobody here can tell, and whether ``token`` ended it."""
-        task = self._parts.task
-        verdict = task.verdict(self._problems[game], text)
-        self.ledger.verifier_calls += 1
-        if not (verdict.done or full or token == self._parts.student.eos_id):
-            return None, False
-        score = verdict.score
-        if score is None and self._grader is not None:
-            score = self._grader(game, text)
-            self.ledger.verifier_calls += 1
-        if score is None and task.public_verifier:
-            score = 0.0
-        return score, True
+    def prompt(self, place: int) -> list[int]:
+        """Prompt tokens of the game in a place."""
+        return self._prompts[place]
 
     def _forward(self, rows: Ids) -> None:
         table = self.table
@@ -215,17 +218,16 @@ class LeafEvaluator:
     @torch.inference_mode()
     def _fill(self, rows: Ids, step: Step) -> None:
         table = self.table
-        logits = step.logits.clone()
-        logits[:, self._banned] = -torch.inf
-        log_prior = torch.log_softmax(logits / self._config.prior_temperature, dim=-1)
-        top, actions = (tensor.cpu().numpy() for tensor in log_prior.topk(self._candidates, dim=-1))
+        temperature = self._config.prior_temperature
+        actions, top = likeliest(step.logits, self._mask, self._candidates, temperature)
         value = self._values(rows, step)
         if np.isnan(top).any() or np.isnan(value).any():
             raise InputError(
                 "the model's output is not a number; its weights are damaged or training diverged"
             )
-        table.actions[rows] = np.where(np.isfinite(top), actions, -1)
-        table.logits[rows] = np.where(np.isfinite(top), top, np.float32(np.finfo(np.float32).min))
+        open_slots = np.isfinite(top)
+        table.actions[rows] = np.where(open_slots, actions, -1)
+        table.logits[rows] = np.where(open_slots, top, np.float32(np.finfo(np.float32).min))
         if self._parts.teachers and self._config.teacher_beta > 0:
             self._mix_teachers(rows[~table.terminal[rows]])
         # An end that nobody verified must not pass for a solution, whose value is 1.
@@ -240,15 +242,14 @@ class LeafEvaluator:
             raw = parts.value_head(step.hidden.float())
             value = parts.value_head.value(raw).cpu().numpy().astype(np.float32)
         going = np.flatnonzero(~table.terminal[rows])
-        scored = self._grader is not None or parts.task.public_verifier
-        if config.rollout_share > 0 and scored and going.size:
+        if config.rollout_share > 0 and self._scored and going.size:
             pick = torch.from_numpy(going).to(step.logits.device)
             starts = Step(step.states[going], step.logits[pick], step.hidden[pick])
-            outcome = Rollout(lambda _, rng: self._play_out(rows[going], starts, rng))(going, self._rng)
+            outcome = Rollout(lambda _: self._play_out(rows[going], starts))(going)
             value[going] = blend(value[going], outcome, config.rollout_share)
         if parts.judge is not None and config.judge_eta > 0:
-            prompts = [self._problems[game].prompt for game in table.game[rows].tolist()]
-            verdicts = parts.judge.judge(prompts, [table.text[row] for row in rows.tolist()])
+            prompts = [self._outcomes.problem(place).prompt for place in table.game[rows].tolist()]
+            verdicts = parts.judge.judge(prompts, [self.text(row) for row in rows.tolist()])
             self.ledger.judge_calls += len(rows)
             value = shift(value, verdicts, config.judge_eta)
         return value
@@ -284,33 +285,40 @@ class LeafEvaluator:
             np.take_along_axis(actions, order, 1), np.take_along_axis(probs, order, 1), proposal.tokens
         )
 
-    def _play_out(self, rows: Ids, starts: Step, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    def _play_out(self, rows: Ids, starts: Step) -> npt.NDArray[np.float32]:
         """Outcome f32 [L] of one sampled continuation of each state; its tokens are paid as value tokens."""
         parts, table, ledger = self._parts, self.table, self._parts.engine.ledger
-        games = table.game[rows].tolist()
-        texts = [table.text[row] for row in rows.tolist()]
+        places, room = table.game[rows], parts.task.max_answer_tokens - table.length[rows]
+        texts = [self.text(row) for row in rows.tolist()]
         answers = [[] if parts.pieces.independent else table.answer(row) for row in rows.tolist()]
-        room = (parts.task.max_answer_tokens - table.length[rows]).tolist()
         outcome = np.full(len(rows), -1.0, np.float32)
 
-        def stop(index: int, tokens: list[int]) -> bool:
-            before = [] if parts.pieces.independent else answers[index] + tokens[:-1]
-            texts[index] = parts.pieces.append(texts[index], before, tokens[-1])
-            game = games[index]
-            verdict, ended = self._verdict(game, texts[index], tokens[-1], len(tokens) >= room[index])
-            if ended and verdict is not None:
-                outcome[index] = 2.0 * verdict - 1.0
+        def stop(live: Ids, tokens: Ids) -> npt.NDArray[np.bool_]:
+            room[live] -= 1
+            for index, token in zip(live.tolist(), tokens.tolist(), strict=True):
+                texts[index] = parts.pieces.append(texts[index], answers[index], token)
+                answers[index].append(token)
+            now = [texts[index] for index in live.tolist()]
+            score, ended = self._outcomes.read_texts(places[live], now, tokens, room[live] <= 0)
+            known = ended & ~np.isnan(score)
+            outcome[live[known]] = 2.0 * score[known] - 1.0
             return ended
 
+        def draw(live: Ids) -> npt.NDArray[np.float32]:
+            rngs = [self._rngs[place] for place in places[live].tolist()]
+            width = parts.student.vocab_size
+            return np.asarray([rng.gumbel(size=width) for rng in rngs if rng is not None], np.float32)
+
         spent = ledger.decode_tokens
-        limit = parts.task.max_answer_tokens
-        tokens, _ = sample(
-            parts.engine, starts, Sampling(), rng, stop, banned=self._banned, max_new_tokens=limit
-        )
+        forwarded = play_out(parts.engine, starts, self._mask, draw, stop)
         ledger.value_tokens += ledger.decode_tokens - spent
         ledger.decode_tokens = spent
-        np.add.at(self.spent, table.game[rows], [len(answer) - 1 for answer in tokens])
+        np.add.at(self.spent, places, forwarded)
         return outcome
+
+
+def _forwarded(table: StateTable, rows: Ids) -> int:
+    return int(np.count_nonzero(table.slot[rows] >= 0))
 
 
 def banned_tokens(student: Student) -> list[int]:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import clone
+from tokenzero.policy.sequence_packing import Layout, pad
 from tokenzero.policy.student import Student
 from tokenzero.policy.train_state import OptimizerConfig, TrainState
+from tokenzero.policy.training_forward import TrainingForward
 from tokenzero.selfplay.episode import Episode
 from tokenzero.selfplay.replay import Batch, Replay, Totals
 from tokenzero.tasks import Task
@@ -100,15 +103,16 @@ class Learner:
         self._task = task
         self._config = config
         self._seed = tuple(seed)
-        self._reference = reference
         if config.kl_weight > 0 and reference is None:
             raise InputError(
                 "learner.kl_weight is above 0 but there is no reference model; give one or set it to 0"
             )
-        self._working = clone(student)
+        working = clone(student)
+        self._forward = TrainingForward(working)
+        self._anchor = TrainingForward(reference) if config.kl_weight > 0 and reference is not None else None
         self._working_head = ValueHead(student.hidden_size, value_head.config)
         self._working_head.load_state_dict(value_head.state_dict())
-        trained = [self._working.model, self._working_head]
+        trained = [working.model, self._working_head]
         self._state = TrainState(trained, [student.model, value_head], config.optimizer, total_steps)
 
     def learn(self, episodes: Sequence[Episode], round_index: int, on_step: ON_STEP | None = None) -> Losses:
@@ -148,7 +152,8 @@ class Learner:
     ) -> Iterator[torch.Tensor]:
         parts, totals = self._config.optimizer.accumulate, replay.totals(chosen)
         for part in np.split(chosen, parts):
-            batch = replay.batch(part, self._task if self._config.augment else None, rng)
+            task = self._task if self._config.augment else None
+            batch = replay.batch(part, task, rng, self._layout)
             total, terms = self._loss(batch, totals, parts)
             seen.append(np.asarray(terms))
             yield total
@@ -162,22 +167,27 @@ class Learner:
         config = self._config
         policy_share = parts / totals.importance if totals.importance > 0 else 0.0
         position_share = parts / max(1, totals.positions)
-        output = self._working.forward(batch.ids)
-        log_policy = torch.log_softmax(output.logits[batch.rows, batch.columns], dim=-1)
+        output = self._forward(batch.ids, batch.positions, batch.cells)
+        log_policy = torch.log_softmax(output.logits, dim=-1)
         cross_entropy = -(batch.weights * log_policy.gather(1, batch.actions)).sum(1)
         policy = (batch.importance * cross_entropy).sum() * policy_share
-        raw = self._working_head(output.hidden[batch.value_rows, batch.value_columns])
+        raw = self._working_head(output.hidden.index_select(0, batch.value_cells))
         value = self._working_head.loss(raw, batch.value_targets).sum() * (parts / totals.values)
         total = policy + config.value_weight * value
-        entropy = -(log_policy.exp() * log_policy).sum() * position_share
+        with torch.set_grad_enabled(config.entropy_weight > 0):
+            entropy = -(log_policy.exp() * log_policy).sum() * position_share
         if config.entropy_weight:
             total = total - config.entropy_weight * entropy
         kl = torch.zeros(())
-        if config.kl_weight > 0 and self._reference is not None:
+        if self._anchor is not None:
             with torch.no_grad():
-                anchor = torch.log_softmax(
-                    self._reference.forward(batch.ids).logits[batch.rows, batch.columns], dim=-1
-                )
+                logits = self._anchor(batch.ids, batch.positions, batch.cells).logits
+            anchor = torch.log_softmax(logits, dim=-1)
             kl = (log_policy.exp() * (log_policy - anchor)).sum() * position_share
             total = total + config.kl_weight * kl
         return total, [float(part.detach()) for part in (policy, value, kl, entropy)]
+
+    def _layout(self, lengths: npt.NDArray[np.int64]) -> Layout:
+        """The layout that suits both the student and the reference."""
+        right = self._anchor is None or self._anchor.packs
+        return self._forward.layout(lengths) if right else pad(lengths)

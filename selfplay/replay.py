@@ -6,7 +6,7 @@ sequence then trains every searched position in it. This file does not know the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.sequence_packing import Layout, pad, place
 from tokenzero.policy.student import Student
 from tokenzero.selfplay.episode import Episode
 from tokenzero.tasks import Task
@@ -21,20 +22,21 @@ from tokenzero.value import mix_targets
 
 
 class Batch(NamedTuple):
-    """``ids`` i64 [N, T], right-padded. P policy targets: ``rows``, ``columns`` i64 [P], ``actions`` i64 [P,
-    K], ``weights`` f32 [P, K] (0 at pads), ``importance`` f32 [P]. V value targets: ``value_rows``,
-    ``value_columns`` i64 [V], ``value_targets`` f32 [V].
+    """``ids`` i64 [R, W]; ``positions`` i64 [R, W], None when each row holds one sequence. A cell is an index
+    into the R * W tokens, row by row. P policy targets: ``cells`` i64 [P], ``actions`` i64 [P, K],
+    ``weights`` f32 [P, K] (0 at pads), ``importance`` f32 [P]. V value targets: ``value_cells`` i64 [V],
+    ``value_targets`` f32 [V]. ``starts`` i64 [N]: the cell at which each episode begins.
     """
 
     ids: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
+    positions: torch.Tensor | None
+    cells: torch.Tensor
     actions: torch.Tensor
     weights: torch.Tensor
     importance: torch.Tensor
-    value_rows: torch.Tensor
-    value_columns: torch.Tensor
+    value_cells: torch.Tensor
     value_targets: torch.Tensor
+    starts: torch.Tensor
 
 
 class Totals(NamedTuple):
@@ -115,31 +117,41 @@ class Replay:
             values=int(self._lengths[chosen].sum()) + len(chosen),
         )
 
-    def batch(self, chosen: npt.NDArray[np.int64], task: Task | None, rng: np.random.Generator) -> Batch:
-        """The episodes ``chosen`` i64 [N]. With a ``task`` each prompt is replaced by an equivalent one (its
-        ``augment``).
+    def batch(
+        self,
+        chosen: npt.NDArray[np.int64],
+        task: Task | None,
+        rng: np.random.Generator,
+        layout_of: Callable[[npt.NDArray[np.int64]], Layout] = pad,
+    ) -> Batch:
+        """The episodes ``chosen`` i64 [N], laid out by ``layout_of`` their lengths. With a ``task`` each
+        prompt is replaced by an equivalent one (its ``augment``).
         """
         prompts = self._equivalent(chosen, task, rng)
         lengths = self._lengths[chosen]
         before = np.asarray([len(prompt) for prompt in prompts])
-        ids = np.full((len(chosen), int((before + lengths).max())), self._student.pad_id, np.int64)
-        for row, (prompt, index) in enumerate(zip(prompts, chosen.tolist(), strict=True)):
-            ids[row, : len(prompt) + lengths[row]] = prompt + self._answers[index]
-        rows, places = np.nonzero(self._importance[chosen])
+        layout = layout_of(before + lengths)
+        answers = (self._answers[index] for index in chosen.tolist())
+        sequences = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        ids, positions = place(sequences, layout, self._student.pad_id)
+        first = layout.starts + before - 1  # the cell after which an answer begins
+        importance = self._importance[chosen]
+        rows, places = np.nonzero(importance)
         source = chosen[rows]
         value_rows, value_places = np.nonzero(np.arange(self._targets.shape[1]) <= lengths[:, None])
         arrays = (
             ids,
-            rows,
-            before[rows] - 1 + places,
+            positions,
+            first[rows] + places,
             self._actions[source, places],
             self._weights[source, places],
-            self._importance[source, places],
-            value_rows,
-            before[value_rows] - 1 + value_places,
+            importance[rows, places],
+            first[value_rows] + value_places,
             self._targets[chosen[value_rows], value_places],
+            layout.starts,
         )
-        return Batch(*(torch.from_numpy(array).to(self._student.device) for array in arrays))
+        batch = Batch(*(torch.from_numpy(array).to(self._student.device) for array in arrays))
+        return batch if layout.packed else batch._replace(positions=None)
 
     def _equivalent(
         self, chosen: npt.NDArray[np.int64], task: Task | None, rng: np.random.Generator

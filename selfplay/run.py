@@ -24,10 +24,10 @@ import torch
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import replace_directory, sweep, write_text
-from tokenzero.policy.engine import GatherEngine
 from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.pretrain import clone, pretrain
 from tokenzero.policy.student import Student
+from tokenzero.policy.tiers import open_engine
 from tokenzero.policy.tokenizers import from_spec
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.demonstrations import demonstrate, examples
@@ -118,7 +118,7 @@ class Run:
         done = self._open(resume)
         student, head = self._student(done)
         self._student_now, self._head = student, head
-        self._engine = GatherEngine(student)
+        self._engine = open_engine(student, self.config.engine)
         counted = self._counts_demonstrations()
         self._demonstrations = self._demonstrate() if done == 0 or counted else []
         if done == 0:
@@ -262,15 +262,17 @@ class Run:
             return self.task.score(problems[game], text)
 
         parts = replace(self._parts(), teachers=teachers, teacher_weights=_equal(teachers))
-        player = Player(parts, config.search, config.leaf, games_in_flight=config.games_in_flight)
-        self._listener.stage("play", config.games)
-        publics = [problem.public for problem in problems]
-        games = player.play(
-            publics,
-            rng,
-            grader=None if self.task.public_verifier else grader,
-            on_games=self._listener.advance,
+        player = Player(
+            parts,
+            config.search,
+            config.leaf,
+            games_in_flight=config.games_in_flight,
+            fast_simulations=config.fast_simulations,
+            full_share=config.full_share,
         )
+        self._listener.stage("play", config.games)
+        known = None if self.task.public_verifier else grader
+        games = player.play([p.public for p in problems], rng, grader=known, on_games=self._listener.advance)
         episodes = [
             from_game(
                 game, 2.0 * self.task.score(problem, game.text) - 1.0, round_index - 1, self.config.seed

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
-from tokenzero.tasks.problem import FAILED, ONGOING, SOLVED, SPLITS, Problem, PublicProblem, Task, Verdict
+from tokenzero.tasks.problem import (
+    FAILED,
+    ONGOING,
+    SOLVED,
+    SPLITS,
+    Automaton,
+    Problem,
+    PublicProblem,
+    Task,
+    Verdict,
+    Verdicts,
+)
 from tokenzero.tasks.registry import get_task
 
 __all__ = [
@@ -16,11 +27,13 @@ __all__ = [
     "ONGOING",
     "SOLVED",
     "SPLITS",
+    "Automaton",
     "CountdownConfig",
     "CountdownTask",
     "Problem",
     "PublicProblem",
     "Task",
     "Verdict",
+    "Verdicts",
     "get_task",
 ]

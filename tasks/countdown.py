@@ -10,27 +10,21 @@ This file does not look ahead: a text is ongoing while it is the beginning of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.tasks.countdown_problems import CountdownConfig, build_splits, read_prompt, write_prompt
-from tokenzero.tasks.countdown_rules import OPERATORS, Position, Rules, legal_steps
-from tokenzero.tasks.problem import (
-    FAILED,
-    ONGOING,
-    SOLVED,
-    Problem,
-    PublicProblem,
-    Task,
-    Verdict,
-    check_split,
-)
+from tokenzero.tasks.countdown_reading import CountdownAutomaton, Reader
+from tokenzero.tasks.countdown_rules import OPERATORS, Position, legal_steps
+from tokenzero.tasks.problem import Automaton, Problem, PublicProblem, Task, Verdict, check_split
 
 __all__ = ["CountdownConfig", "CountdownTask"]
+
+MOVES = 1 << 19
+"""Moves after which an automaton is too large to be given out again, some 80 MB."""
 
 
 class CountdownTask(Task):
@@ -42,11 +36,14 @@ class CountdownTask(Task):
         self.config = config or CountdownConfig()
         self.name = name
         self._rules = self.config.rules
+        self._reader = Reader(self._rules)
+        self._automaton: CountdownAutomaton | None = None
+        self._limit = _longest_answer(self.config) + 1
 
     @property
     def max_answer_tokens(self) -> int:
         """Tokens no legal answer exceeds, one for the end mark included. An upper bound for characters."""
-        return _longest_answer(self.config) + 1
+        return self._limit
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of a split; references are None, since the statement is enough to check an answer."""
@@ -60,25 +57,17 @@ class CountdownTask(Task):
         answer as soon as it equals a op b: solved if that is the target, failed if not. Raises InputError on
         a prompt that is not Countdown.
         """
-        position, target = _start(self._rules, problem.prompt)
-        width = self._rules.step_words
-        words = answer.removeprefix(" ").split(" ")
-        start = 0
-        while len(position) > 2:
-            written = " ".join(words[start : start + width])
-            start += width
-            if start >= len(words):  # no space after this step: its last word may be unfinished
-                return _begins_step(legal_steps(self._rules, position), written)
-            following = legal_steps(self._rules, position).get(written)
-            if following is None:
-                return FAILED
-            position = following
-        written = " ".join(words[start:])
-        steps = legal_steps(self._rules, position)
-        end = steps.get(written.rstrip())
-        if end is None:
-            return _begins_step(steps, written)
-        return SOLVED if end[0] == target else FAILED
+        return self._reader.verdict(problem.prompt, answer)
+
+    def automaton(self, pieces: Sequence[str]) -> Automaton:
+        """`verdict` for answers that grow by tokens; one is kept and shared until it has become large."""
+        kept = self._automaton
+        if kept is None or kept.size > MOVES or not kept.reads(pieces):
+            kept = self._automaton = CountdownAutomaton(self._reader, pieces)
+        return kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_automaton": None}  # what was remembered is no part of the task
 
     def score(self, problem: Problem, answer: str) -> float:
         """1.0 for a finished legal answer that reaches the target, else 0.0."""
@@ -116,17 +105,6 @@ class CountdownTask(Task):
             return {"kind": "characters", "alphabet": f"0123456789{OPERATORS}{equals}>: "}
         values = [str(value) for value in range(0 if self.config.zero else 1, self.config.bound + 1)]
         return {"kind": "words", "words": [*values, *OPERATORS, *equals, "->", ":"]}
-
-
-@lru_cache(maxsize=16384)
-def _start(rules: Rules, prompt: str) -> tuple[Position, str]:
-    """Where a prompt's play begins, and the target as it would be written."""
-    numbers, target = read_prompt(prompt)
-    return rules.position(numbers), str(target)
-
-
-def _begins_step(steps: Mapping[str, Position], written: str) -> Verdict:
-    return ONGOING if any(step.startswith(written) for step in steps) else FAILED
 
 
 def _longest_answer(config: CountdownConfig) -> int:

@@ -12,11 +12,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenzero.mcts.errors import InputError
+
+Ids = NDArray[np.int64]
 
 SPLITS = ("train", "validation", "test")
 
@@ -54,9 +57,33 @@ class Verdict:
     score: float | None
 
 
+class Verdicts(NamedTuple):
+    """L verdicts: ``done`` bool [L] and ``score`` f64 [L], NaN where `Verdict.score` is None."""
+
+    done: NDArray[np.bool_]
+    score: NDArray[np.float64]
+
+
 ONGOING = Verdict(False, None)
 SOLVED = Verdict(True, 1.0)
 FAILED = Verdict(True, 0.0)
+
+
+class Automaton(Protocol):
+    """Verdicts on answers that grow by a token at a time, without their text; they are those of
+    `Task.verdict`.
+
+    A state, i64, stands for all there is to know of an answer so far, whatever the problem; a goal, i64, for
+    what a problem asks for.
+    """
+
+    def begin(self, problems: Sequence[PublicProblem]) -> tuple[Ids, Ids]:
+        """States of empty answers, and goals, both i64 [L]."""
+        ...
+
+    def advance(self, states: Ids, tokens: Ids, goals: Ids) -> tuple[Ids, Verdicts]:
+        """States after ``tokens``, and the verdicts there; all i64 [L]. What is done goes no further."""
+        ...
 
 
 class Task(ABC):
@@ -88,6 +115,12 @@ class Task(ABC):
         """The verdict on an answer that may be unfinished; called after every token, so it takes
         microseconds.
         """
+
+    def automaton(self, pieces: Sequence[str]) -> Automaton | None:
+        """`verdict` as a machine on tokens, for a tokenizer whose token t always adds the text ``pieces[t]``;
+        None (the default) where there is none, and `verdict` must be asked with the text.
+        """
+        return None
 
     @abstractmethod
     def score(self, problem: Problem, answer: str) -> float:

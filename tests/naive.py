@@ -24,11 +24,10 @@ def exp32(x: np.float32) -> np.float32:
 
 
 def softmax(values: dict[int, np.float32]) -> dict[int, np.float32]:
+    """The sum is taken in whole parts of 2**-40, as in the kernels."""
     top = max(values.values(), default=f32(0))
     powers = {k: exp32(x - top) for k, x in values.items()}
-    total = f32(0)
-    for p in powers.values():
-        total += p
+    total = f32(sum(int(float(p) * 2**40) for p in powers.values()) / 2**40)
     return {k: p / total for k, p in powers.items()}
 
 
@@ -77,6 +76,8 @@ class NaiveTree:
         self.low = self.high = self.root.raw
         self.done = 0
         self.solution = -1
+        self.settled = False
+        self.before: dict[int, int] = {}
         self.note_solution(self.root)
 
     @staticmethod
@@ -128,23 +129,31 @@ class NaiveTree:
             slots = [k for k in slots if k in node.children]
         return slots
 
+    def scale(self, node: Node) -> tuple[np.float32, np.float32]:
+        """Bottom and width of the scale of Q at `node` under PUCT."""
+        c, seen = self.config, [self.q(node, k) for k in visited(node)]
+        if c.q_rescale == "siblings":
+            low, high = min([node.value, *seen]), max([node.value, *seen])
+        else:
+            low, high = (self.low, self.high) if c.q_rescale == "tree" else (f32(-1), f32(1))
+        return low, max(high - low, f32(c.min_spread))
+
+    def explore(self, node: Node) -> np.float32:
+        n, base = f32(node.count), f32(self.config.c_base)
+        growth = (n + base + f32(1)) / base
+        return f32(math.sqrt(float(n))) * (f32(self.config.c_init) + f32(math.log(float(growth))))
+
     def puct(self, node: Node) -> int | None:
         c = self.config
         seen = {k: self.q(node, k) for k in visited(node)}
-        if c.q_rescale == "siblings":
-            low, high = min([node.value, *seen.values()]), max([node.value, *seen.values()])
-        else:
-            low, high = (self.low, self.high) if c.q_rescale == "tree" else (f32(-1), f32(1))
-        spread = max(high - low, f32(c.min_spread))
+        low, spread = self.scale(node)
         mass = f32(0)
         for k in seen:
             mass += node.prior[k]
         first_play = f32(0) if c.fpu == "min" else (node.value - low) / spread
         if c.fpu == "reduction":
             first_play -= f32(c.fpu_reduction) * f32(math.sqrt(float(mass)))
-        n = f32(node.count)
-        growth = (n + f32(c.c_base) + f32(1)) / f32(c.c_base)
-        explore = f32(math.sqrt(float(n))) * (f32(c.c_init) + f32(math.log(float(growth))))
+        explore = self.explore(node)
         best, best_score = None, f32(-np.inf)
         for k in self.candidates(node):
             children = node.children[k].count if k in seen else 0
@@ -241,7 +250,53 @@ class NaiveTree:
             or self.exhausted(self.root)
             or self.done >= c.simulations
             or (c.stop_on_solution and self.solution >= 0)
+            or self.settled
         )
+
+    def most_visited(self) -> int:
+        return max(self.root.actions, key=lambda k: (self.root_count(k), -k))
+
+    def look(self) -> None:
+        """Between two steps: has the search settled? Played out, not worked out: give every other child all
+        that is left and see whether it would be the most visited.
+        """
+        c, counts = self.config, self.root_counts()
+        if not counts or not any(counts.values()):
+            return
+        if c.smart_pruning:
+            best, left = self.most_visited(), c.simulations - self.done
+            overtaken = False
+            for rival in set(counts) - self.blocked - {best}:
+                final = {**counts, rival: counts[rival] + left}
+                overtaken |= max(final, key=lambda k: (final[k], -k)) == rival
+            self.settled |= not overtaken
+        new = sum(counts.values()) - sum(self.before.values())
+        if c.min_kld_gain and new >= c.kld_interval:
+            then, now = sum(self.before.values()), sum(counts.values())
+            gain = 0.0
+            for k, n in self.before.items():
+                if n:
+                    gain += n / then * math.log((n / then) / (counts[k] / now))
+            self.settled |= then > 0 and gain / new < c.min_kld_gain
+            self.before = counts
+
+    def pruned(self) -> dict[int, int]:
+        """Root visits without those that only exploration explains, taken away one by one."""
+        root = self.root
+        counts = self.root_counts()
+        best = self.most_visited()
+        prior = softmax({k: x for k, x in root.logits.items() if k not in self.blocked})
+        low, spread = self.scale(root)
+
+        def score(k: int, n: int) -> np.float32:
+            return (self.q(root, k) - low) / spread + self.explore(root) * prior[k] / f32(n + 1)
+
+        bound = score(best, counts[best]) if counts[best] else f32(0)
+        for k in set(visited(root)) - {best}:
+            while counts[k] > 0 and score(k, counts[k] - 1) < bound:
+                counts[k] -= 1
+            counts[k] = 0 if counts[k] == 1 else counts[k]
+        return counts
 
     def step(self, evaluator: Evaluator) -> None:
         """Gather up to `leaves` new leaves, then evaluate and back up each."""
@@ -289,9 +344,13 @@ class NaiveTree:
     def run(self, evaluator: Evaluator) -> NaiveTree:
         while not self.finished():
             self.step(evaluator)
+            self.look()
         return self
 
-    def weights(self) -> dict[int, np.float32]:
+    def root_counts(self) -> dict[int, int]:
+        return {k: self.root_count(k) for k in self.root.actions}
+
+    def weights(self, pruning: bool = True) -> dict[int, np.float32]:
         if self.config.method == "gumbel":
             completed = self.completed(self.root) if self.root.actions else {}
             return softmax(
@@ -300,7 +359,8 @@ class NaiveTree:
         total = sum(self.root_count(k) for k in self.root.actions)
         if total == 0:
             return self.root.prior
-        return {k: f32(self.root_count(k) / total) for k in self.root.actions}
+        counts = self.pruned() if self.config.prune_targets and pruning else self.root_counts()
+        return {k: f32(n / sum(counts.values())) for k, n in counts.items()}
 
     def chosen(self) -> int:
         """The proposed slot; for PUCT at temperature 0."""
@@ -311,7 +371,7 @@ class NaiveTree:
         counts = {k: self.root_count(k) for k in slots}
         if self.config.method == "gumbel":
             return self.best_considered(slots, slots, max(counts.values()))
-        weights = self.weights()
+        weights = self.weights(pruning=False)
         if not any(weights[k] for k in slots):
             weights = self.root.prior
         return max(slots, key=lambda k: (weights[k], -k))

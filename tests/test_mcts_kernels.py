@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from naive import NaiveTree, halving_order
 from synthetic import Synthetic
 
-from tokenzero.mcts import NONE, Evaluation, SearchConfig, SearchResult, search
+from tokenzero.mcts import NONE, Evaluation, SearchConfig, SearchResult, kernels, search
 from tokenzero.mcts.sequential_halving import considered_table, considered_visits
 
 K = 5
@@ -120,6 +122,67 @@ def test_every_limit(method: str, leaves: int, shape: str) -> None:
         options: dict[str, Any] = {"simulations": 30, **SHAPES[shape]}
         config = SearchConfig(method=method, leaves=leaves, candidates=K, temperature=0.0, **options)
         compare(env, config, seed, masked=bool(seed))
+
+
+STOPS: dict[str, dict[str, Any]] = {
+    "smart": {"smart_pruning": True},
+    "settled visits": {"min_kld_gain": 1e-3, "kld_interval": 8},
+    "settled visits, every step": {"min_kld_gain": 3e-2, "kld_interval": 1},
+    "both, pruned": {"smart_pruning": True, "min_kld_gain": 1e-4, "prune_targets": True},
+    "pruned": {"prune_targets": True},
+    "pruned, reduction": {"prune_targets": True, "fpu": "reduction", "c_init": 3.0},
+    "pruned, tree": {"prune_targets": True, "q_rescale": "tree"},
+    "pruned, unscaled": {"prune_targets": True, "q_rescale": "none", "c_init": 0.5},
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("leaves", [1, 4])
+def test_early_stops_and_pruned_targets(stop: str, leaves: int) -> None:
+    for seed in range(4):
+        env = Synthetic(seed + 20, K, pads=0.2 * (seed > 1), terminals=0.1, rewards=bool(seed % 2))
+        config = SearchConfig(
+            method="puct", leaves=leaves, simulations=80, candidates=K, temperature=0.0, **STOPS[stop]
+        )
+        compare(env, config, seed, masked=seed == 3)
+
+
+@pytest.mark.parametrize("width", [16, 33, 64])
+@pytest.mark.parametrize("method", ["gumbel", "puct"])
+def test_wide_nodes_take_the_vector_code(method: str, width: int) -> None:
+    for seed, pads in ((0, 0.0), (1, 0.3)):
+        env = Synthetic(seed + 40, width, pads=pads, terminals=0.1, rewards=True)
+        config = SearchConfig(
+            method=method,
+            simulations=60,
+            candidates=width,
+            temperature=0.0,
+            discount=0.97,
+            leaves=1 + 3 * seed,
+        )
+        compare(env, config, seed, masked=bool(seed))
+
+
+FLOATS = st.floats(width=32, allow_nan=False)
+
+
+@given(FLOATS, FLOATS, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
+def test_ranks_order_by_score_and_then_lowest_slot(a: float, b: float, i: int, j: int) -> None:
+    a, b = np.float32(a) + np.float32(0), np.float32(b) + np.float32(0)  # no minus zero: it ranks below zero
+    assert kernels.unordered(kernels.ordered(a)) == a
+    assert (kernels.ordered(a) < kernels.ordered(b)) == (a < b)
+    assert (kernels.rank(a, i) > kernels.rank(b, j)) == ((a, -i) > (b, -j))
+    assert kernels.slot_of(kernels.rank(a, i)) == i
+    assert kernels.rank(a, i) > kernels.NO_SLOT
+    assert kernels.slot_of(kernels.NO_SLOT) == NONE
+
+
+def test_exp_is_off_by_at_most_the_last_bit() -> None:
+    x = np.concatenate([-np.logspace(-8, 2.1, 20_000), np.linspace(-110, 0, 20_000)]).astype(np.float32)
+    ours = np.array([kernels.exp(v) for v in x], np.float32)
+    np.testing.assert_array_max_ulp(ours, np.exp(x.astype(np.float64)).astype(np.float32), maxulp=1)
+    assert (kernels.exp(np.float32(0)), kernels.exp(np.float32(-np.inf))) == (1, 0)
+    assert kernels.exp(np.float32(-1e9)) == 0
 
 
 def test_ties_go_to_the_lowest_slot() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,51 +10,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import Synthetic
+from hypothesis.extra.numpy import arrays
+from synthetic import K, Synthetic, configs, environments, take
 
-from tokenzero.mcts import NONE, ROOT, Evaluation, InputError, SearchConfig, SearchResult, Tree, search
-from tokenzero.mcts.noise import draw, with_dirichlet
-
-K = 5
-
-
-@st.composite
-def configs(draw_: st.DrawFn) -> SearchConfig:
-    return SearchConfig(
-        method=draw_(st.sampled_from(["puct", "gumbel"])),
-        simulations=draw_(st.integers(0, 40)),
-        candidates=K,
-        max_depth=draw_(st.sampled_from([None, 1, 2, 5])),
-        leaves=draw_(st.integers(1, 5)),
-        virtual_loss=draw_(st.sampled_from([0.0, 0.5, 1.0])),
-        discount=draw_(st.sampled_from([0.0, 0.9, 1.0])),
-        node_capacity=draw_(st.sampled_from([None, 1, 2, 9, 60])),
-        stop_at_terminal=draw_(st.booleans()),
-        stop_on_solution=draw_(st.booleans()),
-        skip_exhausted=draw_(st.booleans()),
-        solution_value=0.2,
-        q_rescale=draw_(st.sampled_from(["siblings", "tree", "none"])),
-        min_spread=draw_(st.sampled_from([1e-8, 0.3])),
-        fpu=draw_(st.sampled_from(["min", "parent", "reduction"])),
-        considered=draw_(st.integers(1, 8)),
-        temperature=0.0,
-        gumbel_scale=0.0,
-    )
-
-
-@st.composite
-def environments(draw_: st.DrawFn) -> Synthetic:
-    seed = draw_(st.integers(0, 10_000))
-    pads, terminals = draw_(st.sampled_from([0.0, 0.3, 0.9])), draw_(st.sampled_from([0.0, 0.2, 0.8]))
-    return Synthetic(seed, K, states=60, pads=pads, terminals=terminals, rewards=draw_(st.booleans()))
+from tokenzero.mcts import (
+    NONE,
+    ROOT,
+    Evaluation,
+    InputError,
+    SearchConfig,
+    SearchResult,
+    Tree,
+    kernels,
+    search,
+    stopping,
+    warm,
+)
+from tokenzero.mcts import evaluation as evaluation_module
+from tokenzero.mcts.evaluation import checked
+from tokenzero.mcts.noise import dirichlet_noise, draw
 
 
 def run(env: Synthetic, config: SearchConfig, batch: int = 4, first: int = 0, **extra: Any) -> SearchResult:
     return search(env.roots(batch, first), env, config, np.random.default_rng(0), **extra)
-
-
-def take(evaluation: Evaluation, rows: np.ndarray) -> Evaluation:
-    return Evaluation(**{name: values[rows] for name, values in vars(evaluation).items()})
 
 
 def rows_equal(a: SearchResult, row_a: int, b: SearchResult, row_b: int) -> None:
@@ -90,7 +69,8 @@ def test_every_tree_is_sound(config: SearchConfig, env: Synthetic, masked: bool)
         assert result.weights[b].sum() == pytest.approx(1, abs=1e-5)
         stopped = config.stop_on_solution and result.solution[b] != NONE
         settled = config.skip_exhausted and result.tree.exhausted[b, ROOT]
-        assert result.simulations[b] == config.simulations or stopped or settled
+        early = config.smart_pruning or config.min_kld_gain > 0
+        assert result.simulations[b] == config.simulations or stopped or settled or early
 
 
 def assert_sound(tree: Tree, b: int, config: SearchConfig) -> None:
@@ -304,25 +284,31 @@ def test_path_replays_to_the_state(stop_at_terminal: bool) -> None:
 
 def test_draw_follows_the_temperature() -> None:
     weights = np.tile([0.0, 3.0, 1.0, 0.0], (40_000, 1))
-    rng = np.random.default_rng(0)
+    uniform = np.random.default_rng(0).random(40_000)
     for temperature, odds in ((1.0, 3.0), (0.5, 9.0), (2.0, 3**0.5)):
-        share = np.bincount(draw(rng, weights, temperature), minlength=4) / 40_000
+        share = np.bincount(draw(uniform, weights, temperature), minlength=4) / 40_000
         assert share[1] / share[2] == pytest.approx(odds, rel=0.06)
         assert share[0] == share[3] == 0
-    assert (draw(rng, weights[:9], 0.0) == 1).all()
-    assert (draw(rng, weights[:9], 1e-300) == 1).all()
-    assert draw(rng, np.array([[0.0, 0.0], [2.0, 2.0]]), 0.0).tolist() == [-1, 0]
+    assert (draw(uniform[:9], weights[:9], 0.0) == 1).all()
+    assert (draw(uniform[:9], weights[:9], 1e-300) == 1).all()
+    assert draw(uniform[:2], np.array([[0.0, 0.0], [2.0, 2.0]]), 0.0).tolist() == [-1, 0]
 
 
-def test_dirichlet_noise_mixes_over_valid_slots() -> None:
-    prior = np.tile(np.array([0.5, 0.3, 0.2, 0.0], np.float32), (3000, 1))
-    valid = np.tile([True, True, True, False], (3000, 1))
-    valid[0] = False
-    mixed = with_dirichlet(np.random.default_rng(0), prior, valid, 0.25, 0.3)
-    np.testing.assert_array_equal(mixed[0], prior[0])
-    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)
+def test_dirichlet_noise_is_mixed_into_the_root_prior_over_open_slots() -> None:
+    """Without simulations the weights are the root prior. The noise has a Dirichlet's mean and variance."""
+    env = Synthetic(0, 4)
+    env.actions[0, 3] = -1
+    roots = take(env.roots(1), np.zeros(3000, np.int64))
+    config = SearchConfig(method="puct", simulations=0, candidates=4)
+    prior = search(roots, env, config, np.random.default_rng(0)).weights
+    invalid = np.zeros((3000, 4), bool)
+    invalid[0] = True
+    noisy = replace(config, dirichlet_fraction=0.25, dirichlet_alpha=0.3)
+    mixed = search(roots, env, noisy, np.random.default_rng(0), invalid=invalid).weights
+    np.testing.assert_array_equal(mixed[0], 0)
+    np.testing.assert_allclose(mixed[1:].sum(axis=1), 1, atol=1e-6)
     assert (mixed[:, 3] == 0).all()
-    assert (mixed[1:, :3] >= 0.75 * prior[1:, :3] - 1e-7).all()
+    assert (mixed[1:] >= 0.75 * prior[1:] - 1e-7).all()
     np.testing.assert_allclose(
         mixed[1:].mean(axis=0), 0.75 * prior[0] + 0.25 * np.array([1, 1, 1, 0]) / 3, atol=0.01
     )
@@ -330,11 +316,73 @@ def test_dirichlet_noise_mixes_over_valid_slots() -> None:
     assert variance == pytest.approx((1 / 3) * (2 / 3) / 1.9, rel=0.1)
 
 
+def test_dirichlet_noise_spares_rows_and_slots_that_are_closed() -> None:
+    valid = np.array([[True, True, False], [False, False, False]])
+    noise = dirichlet_noise(np.random.default_rng(0), valid, 0.3)
+    assert noise[0].sum() == pytest.approx(1)
+    assert not noise[~valid].any()
+
+
+def test_smart_pruning_saves_simulations_and_changes_no_choice() -> None:
+    env = Synthetic(9, K)
+    config = SearchConfig(method="puct", simulations=100, candidates=K, temperature=0.0)
+    full, smart = (run(env, replace(config, smart_pruning=on), batch=40) for on in (False, True))
+    np.testing.assert_array_equal(full.chosen, smart.chosen)
+    assert (smart.simulations <= full.simulations).all()
+    assert smart.simulations.mean() < 90
+    visits = np.sort(smart.visits, axis=1)
+    assert (visits[:, -1] - visits[:, -2] >= 100 - smart.simulations).all()
+
+
+def test_a_higher_bound_on_the_gain_stops_sooner() -> None:
+    env = Synthetic(9, K)
+    spent = []
+    for bound in (0.0, 1e-6, 1e-4, 1e-2, 10.0):
+        config = SearchConfig(method="puct", simulations=200, candidates=K, min_kld_gain=bound)
+        spent.append(run(env, config, batch=20).simulations.mean())
+    assert spent == sorted(spent, reverse=True)
+    assert spent[0] == 200
+    assert spent[-1] == 32, "two looks at the visits are the least it takes"
+
+
+def test_pruned_targets_drop_the_visits_that_noise_explains() -> None:
+    """One slot wins, the others lose, the prior is even: without noise a loser is worth 2 visits, since
+    1.25 * sqrt(101) * 0.2 / n passes the winner's score, just above 1, up to n = 2. Noise gives some more.
+    """
+    env = Synthetic(2, K, states=6)
+    env.actions[:] = env.actions[:1]
+    env.logits[:] = 0
+    env.next[:] = np.arange(1, 6)
+    env.terminal[:] = True
+    env.value[:] = [0, -1, -1, 1, -1, -1]
+    roots = take(env.roots(1), np.zeros(50, np.int64))
+    config = SearchConfig(
+        method="puct", simulations=100, candidates=K, temperature=0.0, dirichlet_fraction=0.5
+    )
+    plain, pruned = (
+        search(roots, env, replace(config, prune_targets=on), np.random.default_rng(0))
+        for on in (False, True)
+    )
+    np.testing.assert_array_equal(plain.visits, pruned.visits)
+    np.testing.assert_array_equal(plain.chosen, pruned.chosen)
+    losers = plain.visits[:, [0, 1, 3, 4]]
+    assert losers.max() > 3
+    assert losers.min() == 1
+    kept = np.insert(np.where(losers >= 2, 2, 0), 2, plain.visits[:, 2], axis=1)
+    np.testing.assert_array_equal(pruned.weights, (kept / kept.sum(axis=1, keepdims=True)).astype("f4"))
+
+
+@pytest.mark.parametrize("name", ["smart_pruning", "min_kld_gain", "prune_targets"])
+def test_what_only_puct_can_do_is_refused_for_gumbel(name: str) -> None:
+    with pytest.raises(InputError, match=rf"search\.{name} .* \"gumbel\""):
+        SearchConfig(**{name: 1.0})
+
+
 BAD_OPTIONS: dict[str, Any] = {
     "method": "frontear", "q_rescale": "row", "fpu": "max", "simulations": -1, "candidates": 0, "leaves": 0,
     "max_depth": 0, "node_capacity": 0, "considered": 0, "discount": float("nan"), "virtual_loss": -1.0,
     "c_base": 0.0, "dirichlet_fraction": 1.5, "dirichlet_alpha": 0.0, "temperature": -0.1,
-    "solution_value": float("inf"),
+    "solution_value": float("inf"), "min_kld_gain": -1.0, "kld_interval": 0,
 }  # fmt: skip
 
 
@@ -405,6 +453,96 @@ def test_a_bad_answer_of_the_evaluator_is_named() -> None:
     roots.logits = np.zeros((3, K), np.float32)
     with pytest.raises(InputError, match=r"evaluation\.logits is nan in row 0, slot 3"):
         search(roots, env, SearchConfig(candidates=K), np.random.default_rng(0))
+
+
+ODD_LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "fortran": np.asfortranarray,
+    "wider": lambda a: a.astype({"f": np.float64, "i": np.int64, "b": np.bool_}[a.dtype.kind]),
+    "narrower": lambda a: a.astype({"f": np.float32, "i": np.int32, "b": np.bool_}[a.dtype.kind]),
+    "swapped bytes": lambda a: a.astype(a.dtype.newbyteorder()),
+    "misaligned": lambda a: misaligned(a),
+    "read-only": lambda a: read_only(a),
+    "lists": lambda a: a.tolist(),
+}
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    moved = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("layout", ODD_LAYOUTS)
+def test_every_layout_of_an_answer_means_the_same(layout: str) -> None:
+    """The kernels are called without a look at the types, so nothing odd may get through to them."""
+
+    class Odd(Synthetic):
+        def at(self, states: np.ndarray, rewards: np.ndarray) -> Evaluation:
+            found = super().at(states, rewards)
+            return Evaluation(**{name: ODD_LAYOUTS[layout](a) for name, a in vars(found).items()})
+
+        def roots(self, batch: int, first: int = 0) -> Evaluation:
+            found = self.at(np.arange(first, first + batch), np.zeros(batch, np.float32))
+            return replace(found, terminal=np.zeros(batch, np.bool_))
+
+    config = SearchConfig(candidates=K, simulations=20, leaves=2, gumbel_scale=0.0)
+    plain, odd = (run(kind(0, K, pads=0.2, terminals=0.2), config) for kind in (Synthetic, Odd))
+    for b in range(4):
+        rows_equal(plain, b, odd, b)
+
+
+NUMBERS = st.sampled_from([0.0, 1.5, -np.inf, np.inf, np.nan])
+
+
+@given(
+    arrays(np.int64, (2, 3), elements=st.integers(-1, 1)),
+    arrays(np.float32, (2, 3), elements=NUMBERS),
+    arrays(np.float32, 2, elements=NUMBERS),
+    arrays(np.float32, 2, elements=NUMBERS),
+)
+def test_the_quick_check_refuses_what_the_full_one_does(
+    actions: np.ndarray, logits: np.ndarray, value: np.ndarray, reward: np.ndarray
+) -> None:
+    """Views with a gap go through the full check, exact arrays through the quick one first."""
+    given_ = Evaluation(actions, logits, value, reward, np.zeros(2, bool), np.arange(2))
+    spaced = replace(given_, value=np.repeat(value, 2)[::2])
+    outcomes = []
+    for evaluation in (given_, spaced):
+        try:
+            outcomes.append(checked(evaluation, 2, 3, "evaluation"))
+        except InputError as error:
+            outcomes.append(str(error))
+    if isinstance(outcomes[0], str) or isinstance(outcomes[1], str):
+        assert outcomes[0] == outcomes[1]
+    else:
+        assert outcomes[0].logits is logits
+        assert outcomes[1].logits is logits
+        assert outcomes[1].value is not spaced.value
+
+
+def test_after_warming_nothing_is_left_to_compile() -> None:
+    warm()
+    compiled = {
+        item: len(item.signatures)
+        for module in (kernels, stopping, evaluation_module)
+        for item in vars(module).values()
+        if hasattr(item, "signatures")
+    }
+    env = Synthetic(0, K, terminals=0.2)
+    for options in (
+        {},
+        {"method": "puct", "smart_pruning": True, "prune_targets": True, "fpu": "reduction"},
+        {"skip_exhausted": True, "leaves": 3, "max_depth": 4, "q_rescale": "tree", "stop_on_solution": True},
+    ):
+        run(env, SearchConfig(candidates=K, **options))
+    assert {item: len(item.signatures) for item in compiled} == compiled
 
 
 def test_garbage_in_empty_slots_is_ignored() -> None:

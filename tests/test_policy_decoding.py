@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import make_student, plain
+from tiny import make_student, plain, tree_engine
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.decoding import Sampling, sample
-from tokenzero.policy.engine import GatherEngine
 
 PROMPTS = [[1, 5, 6], [1, 7], [1, 4, 4, 9]]
 
@@ -73,7 +72,7 @@ def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
 
 def test_greedy_continuations_are_those_of_the_plain_model() -> None:
     student = make_student()
-    engine = GatherEngine(student)
+    engine = tree_engine(student)
     start = engine.prefill(PROMPTS)
     tokens, scores = sample(
         engine, start, Sampling(0.0), np.random.default_rng(0), never, banned=[0, 1], max_new_tokens=5
@@ -92,7 +91,7 @@ def test_greedy_continuations_are_those_of_the_plain_model() -> None:
 
 def test_each_row_stops_by_itself_and_its_last_token_is_not_paid() -> None:
     student = make_student()
-    engine = GatherEngine(student)
+    engine = tree_engine(student)
     start = engine.prefill(PROMPTS)
     asked: list[tuple[int, int]] = []
 
@@ -104,12 +103,14 @@ def test_each_row_stops_by_itself_and_its_last_token_is_not_paid() -> None:
     assert [len(answer) for answer in tokens] == [1, 2, 3]
     assert engine.ledger.decode_tokens == 0 + 1 + 2
     assert sorted(asked) == [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
-    assert engine.resident == sum(map(len, PROMPTS)), "only the prompts stay"
+    assert engine.resident == sum(map(len, PROMPTS)) - 2, (
+        "only the prompts stay, and their common beginning once"
+    )
 
 
 def test_banned_tokens_never_appear() -> None:
     student = make_student()
-    engine = GatherEngine(student)
+    engine = tree_engine(student)
     start = engine.prefill(PROMPTS * 30)
     kept = [4, 5]
     banned = [t for t in range(student.vocab_size) if t not in kept]
@@ -122,7 +123,7 @@ def test_banned_tokens_never_appear() -> None:
 
 def test_the_same_seed_gives_the_same_tokens() -> None:
     def once(seed: int) -> list[list[int]]:
-        engine = GatherEngine(make_student())
+        engine = tree_engine(make_student())
         start = engine.prefill(PROMPTS)
         return sample(engine, start, Sampling(), np.random.default_rng(seed), never, max_new_tokens=6)[0]
 
@@ -131,7 +132,7 @@ def test_the_same_seed_gives_the_same_tokens() -> None:
 
 
 def test_a_stop_that_fails_leaves_no_state_behind() -> None:
-    engine = GatherEngine(make_student())
+    engine = tree_engine(make_student())
     start = engine.prefill(PROMPTS)
 
     def broken(row: int, tokens: list[int]) -> bool:
@@ -141,4 +142,4 @@ def test_a_stop_that_fails_leaves_no_state_behind() -> None:
 
     with pytest.raises(InputError, match="verifier"):
         sample(engine, start, Sampling(), np.random.default_rng(0), broken, max_new_tokens=9)
-    assert engine.resident == sum(map(len, PROMPTS))
+    assert engine.resident == sum(map(len, PROMPTS)) - 2

@@ -289,6 +289,12 @@ def test_released_prompts_are_kept_for_later_ones_when_asked() -> None:
     for start in range(20):  # others come and go: what is kept never makes the pool grow
         engine.release(engine.prefill([[start % 5 + 1, start % 3 + 1, 6, 7, 8]]).states)
     assert engine.slots == 8
+    held = engine.prefill([[1, 5]]).states
+    engine.drop_prompts()
+    assert engine.resident == engine.known == 2
+    engine.release(held)
+    engine.drop_prompts()
+    assert engine.resident == engine.known == 0
 
 
 @pytest.mark.parametrize("kind", TREES)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenzero.policy import kernels
 from tokenzero.policy import paged_attention as paged
 from tokenzero.policy.key_value_pool import Batch
 from tokenzero.policy.tree_union import OUT_OF_SIGHT, unite
@@ -84,7 +85,7 @@ def test_extreme_scores_neither_overflow_nor_vanish() -> None:
 
 def test_the_exponential_is_good_to_two_parts_in_ten_million() -> None:
     x = -np.linspace(0, 86, 20001, dtype=np.float32)
-    ours = np.asarray([paged._exp(value) for value in x])
+    ours = np.asarray([kernels.exp(value) for value in x])
     np.testing.assert_allclose(ours, np.exp(x.astype(np.float64)), rtol=2e-7)
 
 
@@ -100,7 +101,7 @@ def test_rotation_and_storage_are_those_of_llama() -> None:
     positions, slots = rng.integers(0, 9, tokens), np.asarray([3, 0, 6, 1, 5])
     query = np.zeros((tokens, heads, depth), np.float32)
     keys, values = np.zeros((2, 8, groups, depth), np.float32)
-    paged.rotate_and_write(projected, cos, sin, positions, slots, query, keys, values)
+    kernels.rotate_and_write(projected, cos, sin, positions, slots, query, keys, values)
     parts = torch.from_numpy(projected).view(tokens, -1, depth)
     q, k = apply_rotary_pos_emb(
         parts[:, :heads],

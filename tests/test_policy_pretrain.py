@@ -16,6 +16,7 @@ from tokenzero.policy import pretrain as module
 from tokenzero.policy.pretrain import Example, PretrainConfig, clone, pretrain
 from tokenzero.policy.student import Student
 from tokenzero.policy.train_state import OptimizerConfig
+from tokenzero.policy.training_forward import TrainingForward
 
 EXAMPLES = [
     Example([1, 5, 6, 7, 2], 3),
@@ -26,6 +27,10 @@ EXAMPLES = [
 CONFIG = PretrainConfig(
     steps=7, optimizer=OptimizerConfig(lr=1e-2, min_lr=1e-3, warmup_steps=2, batch_size=6)
 )
+
+
+STUDENT = make_student()
+FORWARD = TrainingForward(STUDENT)
 
 
 class Stop(Exception):
@@ -51,24 +56,23 @@ def test_the_loss_is_the_mean_over_answer_tokens_alone(parts: int) -> None:
     student = make_student()
     seen: list[float] = []
     batch = [EXAMPLES] if parts == 1 else [EXAMPLES[:1] + EXAMPLES[2:3], EXAMPLES[1:2] + EXAMPLES[3:]]
-    produced = list(module._losses(student, batch, seen))
+    produced = list(module._losses(TrainingForward(clone(student)), student, batch, seen))
     total = sum(produced, torch.zeros(())) / parts
     torch.testing.assert_close(total.detach(), naive_loss(student, EXAMPLES), atol=1e-5, rtol=0)
     assert sum(seen) / parts == pytest.approx(total.item())
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=5))
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=6))
 def test_targets_are_the_answers_moved_by_one(lengths: list[tuple[int, int]]) -> None:
     examples = [
-        Example([10 * row + i for i in range(prompt + answer)], prompt)
+        Example([100 * row + i for i in range(prompt + answer)], prompt)
         for row, (prompt, answer) in enumerate(lengths, 1)
     ]
-    ids, targets = module._collate(examples, pad=0)
-    for row, (tokens, prompt) in enumerate(examples):
-        assert ids[row, : len(tokens)].tolist() == tokens
-        assert (ids[row, len(tokens) :] == 0).all()
-        learnt = {c: int(targets[row, c]) for c in range(targets.shape[1]) if targets[row, c] != -100}
-        assert learnt == {c - 1: tokens[c] for c in range(prompt, len(tokens))}
+    batch = module._collate(examples, STUDENT, FORWARD)
+    read = batch.ids.flatten()[batch.cells]
+    assert (batch.targets == read + 1).all(), "the token after the one that is read, of the same example"
+    expected = [token for tokens, prompt in examples for token in tokens[prompt:]]
+    assert batch.targets.tolist() == expected
 
 
 def test_the_first_step_is_the_step_of_the_naive_gradient() -> None:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from tiny import FAMILIES, MORE_FAMILIES, make_student, plain
 
+from tokenzero.mcts.errors import InputError
 from tokenzero.policy import paged_attention
 from tokenzero.policy.engine import RecomputeEngine
 from tokenzero.policy.gather_attention import GatherWay
 from tokenzero.policy.state_store import StateStore
-from tokenzero.policy.tiers import LIMIT, TIERS, Probe, choose, open_engine
+from tokenzero.policy.tiers import LIMIT, TIERS, EngineConfig, Probe, choose, open_engine
 from tokenzero.policy.tree_attention import DenseAttention, PagedAttention, TreeAttentionWay
 from tokenzero.policy.tree_engine import TreeEngine
 
@@ -45,7 +46,7 @@ def test_a_random_forest_in_the_chosen_way_equals_plain_forwards(family: str) ->
     from test_policy_engine import grow
 
     student = make_student(family)
-    grow(open_engine(student, lean=False), student.vocab_size, seed=7).check(student)
+    grow(open_engine(student, EngineConfig(lean=False)), student.vocab_size, seed=7).check(student)
 
 
 @pytest.mark.parametrize("family", FIRST)
@@ -145,3 +146,15 @@ def test_models_with_hardly_any_positions_can_be_probed() -> None:
 def test_the_kernels_are_asked_for_on_the_processor_in_float32_only() -> None:
     assert isinstance(choose(make_student("gpt2"))[1], TreeAttentionWay)
     assert PagedAttention.name in choose(make_student("gpt2"))[0].way
+
+
+def test_settings_reach_the_engine() -> None:
+    student = make_student()
+    engine = open_engine(student, EngineConfig(lean=False, memory_mb=0.01, keep_prompts=True))
+    assert isinstance(engine, TreeEngine)
+    assert engine.way.name == PagedAttention.name
+    assert engine.slots * engine.way.bytes_per_slot <= 0.01 * 2**20
+    engine.release(engine.prefill([[1, 5]]).states)
+    assert engine.resident == 2
+    with pytest.raises(InputError, match="memory_mb is 0"):
+        EngineConfig(memory_mb=0)

@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import Mirror, make_student
+from tiny import Mirror, make_student, tree_engine
 
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import OutputError
-from tokenzero.policy.engine import GatherEngine
 from tokenzero.selfplay.episode import SCHEMA, Episode, from_game, read_episodes, write_episodes
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.player import Player
@@ -51,7 +50,7 @@ def episodes(draw: st.DrawFn) -> Episode:
 
 def played(count: int = 6) -> list[Episode]:
     student = make_student()
-    parts = Parts(student=student, engine=GatherEngine(student), task=Mirror())
+    parts = Parts(student=student, engine=tree_engine(student), task=Mirror())
     problems = [problem.public for problem in Mirror().problems("train")][:count]
     games = Player(parts, SearchConfig(simulations=16, candidates=6)).play(problems, np.random.default_rng(0))
     return [from_game(game, game.terminal_value or 0.0, 3, 11) for game in games]
@@ -76,7 +75,7 @@ def test_played_games_come_back_exactly_and_the_bytes_are_repeatable(tmp_path: P
 
 def test_an_episode_says_what_its_game_was() -> None:
     student = make_student()
-    parts = Parts(student=student, engine=GatherEngine(student), task=Mirror())
+    parts = Parts(student=student, engine=tree_engine(student), task=Mirror())
     problems = [problem.public for problem in Mirror().problems("train")][:8]
     games = Player(parts, SearchConfig(simulations=16, candidates=6)).play(problems, np.random.default_rng(1))
     for game in games:
@@ -89,6 +88,7 @@ def test_an_episode_says_what_its_game_was() -> None:
             assert dict(zip(episode.actions[index], episode.weights[index], strict=True)) == kept
             assert episode.tokens[episode.positions[index] + 1] == move.chosen
             assert episode.attribution[index] == move.responsibility.tolist()
+        assert len(episode.positions) == len(game.moves)
         assert episode.root_values == [move.value for move in game.moves]
         assert (episode.problem, episode.prompt, episode.answer) == (
             game.problem.id,
@@ -98,6 +98,26 @@ def test_an_episode_says_what_its_game_was() -> None:
         assert (episode.forwarded_tokens, episode.simulations) == (game.forwarded, game.simulations)
         assert (episode.policy_version, episode.seed) == (3, 11)
         assert episode.outcome == float(np.float32(0.1)), "as it will be read back"
+
+
+def test_fast_searches_leave_their_value_and_no_target() -> None:
+    student = make_student()
+    parts = Parts(student=student, engine=tree_engine(student), task=Mirror())
+    problems = [problem.public for problem in Mirror().problems("train")]
+    player = Player(parts, SearchConfig(simulations=8, candidates=6), fast_simulations=2, full_share=0.5)
+    games = player.play(problems, np.random.default_rng(0))
+    assert {move.full for game in games for move in game.moves} == {True, False}
+    for game in games:
+        episode = from_game(game, 1.0, 0, 0)
+        full = [index for index, move in enumerate(game.moves) if move.full]
+        assert episode.positions == [len(game.prompt) - 1 + index for index in full]
+        assert episode.root_values == [move.value for move in game.moves]
+        assert len(episode.actions) == len(episode.weights) == len(episode.attribution) == len(full)
+        for index, actions, weights in zip(full, episode.actions, episode.weights, strict=True):
+            move = game.moves[index]
+            assert dict(zip(actions, weights, strict=True)) == {
+                a: w for a, w in zip(move.actions.tolist(), move.weights.tolist(), strict=True) if w > 0
+            }
 
 
 def test_datasets_opens_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +149,9 @@ def test_a_damaged_shard_is_named(tmp_path: Path, damage: str) -> None:
         write_episodes(path, played())
         content = bytearray(path.read_bytes())
         if damage == "flipped":
-            content[len(content) // 4] ^= 0xFF
+            column = pq.read_metadata(path).row_group(0).column(0)
+            start = column.dictionary_page_offset or column.data_page_offset
+            content[start + column.total_compressed_size - 1] ^= 0xFF  # the last byte of a page's data
         made = {"empty": b"", "text": b"not parquet", "cut": content[: len(content) // 2], "flipped": content}
         path.write_bytes(bytes(made[damage]))
     with pytest.raises(InputError, match=r"round-0003\.parquet") as caught:

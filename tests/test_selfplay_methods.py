@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tiny import Mirror, Secret, TokenCounter, make_student, plain
+from tiny import Mirror, Secret, TokenCounter, make_student, plain, tree_engine
 
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.decoding import Sampling, sample
-from tokenzero.policy.engine import GatherEngine
+from tokenzero.policy.tree_engine import TreeEngine
 from tokenzero.selfplay.evaluator import Parts, banned_tokens
 from tokenzero.selfplay.methods import BeamSearch, BestOfN, SampledGame, Search, SelfConsistency, greedy
 from tokenzero.tasks import PublicProblem, Task, Verdict
@@ -33,7 +33,7 @@ class Coin(Mirror):
 
 def make_parts(task: Task | None = None) -> Parts:
     student = make_student()
-    return Parts(student=student, engine=GatherEngine(student), task=task or Coin())
+    return Parts(student=student, engine=tree_engine(student), task=task or Coin())
 
 
 def played(method: Any, problems: list[PublicProblem] = PROBLEMS, seed: int = 0) -> list[SampledGame]:
@@ -74,12 +74,13 @@ def test_every_sample_is_paid_and_the_prompt_once(kind: str, task: Task) -> None
     method: Any = BestOfN(parts, 4) if kind == "best-of-n" else SelfConsistency(parts, 4)
     games = played(method)
     ledger = method.ledger
-    assert ledger.prefill_tokens == sum(len(game.prompt) for game in games)
+    shared = ledger.cached_tokens  # of prompts that begin alike
+    assert ledger.prefill_tokens + shared == sum(len(game.prompt) for game in games)
     assert ledger.decode_tokens == sum(len(a.tokens) - 1 for game in games for a in game.answers)
-    assert ledger.forwarded_tokens == counter.tokens == sum(game.forwarded for game in games)
+    assert ledger.forwarded_tokens == counter.tokens == sum(game.forwarded for game in games) - shared
     assert ledger.verifier_calls == sum(len(a.tokens) for game in games for a in game.answers)
     assert method.name == kind
-    assert isinstance(parts.engine, GatherEngine)
+    assert isinstance(parts.engine, TreeEngine)
     assert parts.engine.resident == 0
 
 
@@ -96,7 +97,7 @@ def test_without_a_public_verifier_the_likeliest_answer_is_given() -> None:
 def test_one_sample_is_a_plain_sample() -> None:
     parts = make_parts(Secret())
     games = played(BestOfN(parts, 1, Sampling(0.8, top_k=4)), seed=7)
-    engine = GatherEngine(parts.student)
+    engine = tree_engine(parts.student)
     start = engine.prefill([game.prompt for game in games])
     tokens, _ = sample(
         engine,
@@ -145,7 +146,7 @@ def test_wide_beams_find_the_likeliest_answer_per_token() -> None:
         assert game.verdict == 1.0
         assert game.tokens == pairs[int(np.argmax(scores))]
     assert method.ledger.forwarded_tokens == parts.engine.ledger.forwarded_tokens
-    assert isinstance(parts.engine, GatherEngine)
+    assert isinstance(parts.engine, TreeEngine)
     assert parts.engine.resident == 0
 
 
@@ -160,7 +161,7 @@ def test_a_verifier_that_refuses_leaves_the_engine_clean() -> None:
     for method in methods:
         with pytest.raises(InputError, match="not mine"):
             method.play(PROBLEMS, np.random.default_rng(0))
-        assert isinstance(parts.engine, GatherEngine)
+        assert isinstance(parts.engine, TreeEngine)
         assert parts.engine.resident == 0
 
 

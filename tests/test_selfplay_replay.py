@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Mirror, make_student
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.sequence_packing import Layout, pack, pad
 from tokenzero.selfplay.episode import Episode
 from tokenzero.selfplay.replay import Batch, Replay
 from tokenzero.tasks import CountdownConfig, CountdownTask
@@ -60,30 +63,52 @@ def episode_lists(draw: st.DrawFn) -> list[Episode]:
     return made
 
 
+def located(batch: Batch, cells: torch.Tensor) -> list[tuple[int, int]]:
+    """(episode, position in it) of each cell."""
+    starts = batch.starts.numpy()
+    order = np.argsort(starts)
+    rows = order[np.searchsorted(starts[order], cells.numpy(), side="right") - 1]
+    return list(zip(rows.tolist(), (cells.numpy() - starts[rows]).tolist(), strict=True))
+
+
 def policy_targets(batch: Batch) -> set[tuple[int, int, tuple[tuple[int, float], ...], float]]:
     found = set()
-    for i in range(len(batch.rows)):
+    for i, (row, column) in enumerate(located(batch, batch.cells)):
         pairs = zip(batch.actions[i].tolist(), batch.weights[i].tolist(), strict=True)
         target = tuple(sorted((action, weight) for action, weight in pairs if weight > 0))
-        found.add((int(batch.rows[i]), int(batch.columns[i]), target, float(batch.importance[i])))
-    assert len(found) == len(batch.rows)
+        found.add((row, column, target, float(batch.importance[i])))
+    assert len(found) == len(batch.cells)
     return found
 
 
-@given(episode_lists(), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.25]), st.data())
+@given(
+    episode_lists(),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.25]),
+    st.sampled_from([pad, pack]),
+    st.data(),
+)
 def test_a_batch_is_what_a_plain_loop_builds(
-    episodes: list[Episode], lost_weight: float, mix: float, data: st.DataObject
+    episodes: list[Episode],
+    lost_weight: float,
+    mix: float,
+    layout_of: Callable[[Any], Layout],
+    data: st.DataObject,
 ) -> None:
     replay = Replay(episodes, STUDENT, lost_weight=lost_weight, root_value_mix=mix)
     assert len(replay) == len(episodes)
     picks = data.draw(st.lists(st.integers(0, len(episodes) - 1), min_size=1, max_size=6))
-    batch = replay.batch(np.asarray(picks), None, np.random.default_rng(0))
+    batch = replay.batch(np.asarray(picks), None, np.random.default_rng(0), layout_of)
+    covered = torch.zeros(batch.ids.numel(), dtype=torch.bool)
     policy, values = set(), {}
     for row, pick in enumerate(picks):
         episode = episodes[pick]
-        ids = batch.ids[row].tolist()
-        assert ids[: len(episode.tokens)] == episode.tokens
-        assert set(ids[len(episode.tokens) :]) <= {STUDENT.pad_id}
+        own = slice(int(batch.starts[row]), int(batch.starts[row]) + len(episode.tokens))
+        assert batch.ids.flatten()[own].tolist() == episode.tokens
+        if batch.positions is not None:
+            assert batch.positions.flatten()[own].tolist() == list(range(len(episode.tokens)))
+        assert not covered[own].any()
+        covered[own] = True
         won = episode.outcome > 0
         importance = 1.0 if won else lost_weight
         for position, actions, weights in zip(
@@ -100,12 +125,11 @@ def test_a_batch_is_what_a_plain_loop_builds(
             if position in episode.positions:
                 believed = episode.root_values[episode.positions.index(position)]
             values[row, position] = (1 - mix) * episode.outcome + mix * believed
+    assert set(batch.ids.flatten()[~covered].tolist()) <= {STUDENT.pad_id}
     assert policy_targets(batch) == policy
     found = {
-        (int(row), int(column)): float(target)
-        for row, column, target in zip(
-            batch.value_rows, batch.value_columns, batch.value_targets, strict=True
-        )
+        where: float(target)
+        for where, target in zip(located(batch, batch.value_cells), batch.value_targets, strict=True)
     }
     assert found == pytest.approx(values)
     totals = replay.totals(np.asarray(picks))
@@ -121,7 +145,7 @@ def test_won_games_teach_the_end_mark_and_lost_games_do_not() -> None:
     told = make_episode(answer=[6, EOS])
     replay = Replay([told], STUDENT, lost_weight=1.0, root_value_mix=0.0)
     batch = replay.batch(np.asarray([0]), None, np.random.default_rng(0))
-    assert sorted(batch.columns.tolist()) == [3, 4], "an answer with its own end mark needs no second one"
+    assert sorted(batch.cells.tolist()) == [3, 4], "an answer with its own end mark needs no second one"
 
 
 def test_equivalent_prompts_keep_the_answers_and_the_targets() -> None:
@@ -167,9 +191,9 @@ def test_longer_equivalents_move_the_targets_along() -> None:
     batch = replay.batch(np.asarray([0, 1]), Longer(), np.random.default_rng(0))
     assert batch.ids[0].tolist() == [1, 4, 5, 6, 9, 9, 6, 5, 4]
     assert batch.ids[1].tolist() == [1, 7, 6, 5, 4, 0, 0, 0, 0]
-    assert batch.columns[batch.rows == 0].tolist() == [5, 6, 7, 8]
-    assert batch.columns[batch.rows == 1].tolist() == [1, 2, 3, 4]
-    assert batch.value_columns[batch.value_rows == 0].tolist() == [5, 6, 7, 8]
+    both = [(0, 5), (0, 6), (0, 7), (0, 8), (1, 1), (1, 2), (1, 3), (1, 4)]
+    assert located(batch, batch.cells) == both
+    assert located(batch, batch.value_cells) == both
 
 
 def test_no_episodes_are_refused() -> None:

@@ -93,7 +93,10 @@ def test_the_records_say_what_the_games_were(finished: Path) -> None:
         assert record["solved"] == sum(episode.outcome == 1.0 for episode in episodes)
         ledger = record["ledger"]
         spent = ledger["prefill_tokens"] + ledger["decode_tokens"] + ledger["value_tokens"]
-        assert spent == sum(episode.forwarded_tokens for episode in episodes)
+        alone = sum(episode.forwarded_tokens for episode in episodes)
+        prompts = sum(episode.prompt_len for episode in episodes)
+        assert spent < alone, "prompts share what they begin with"
+        assert alone - spent == prompts - ledger["prefill_tokens"]
         assert ledger["simulations"] == sum(episode.simulations for episode in episodes)
         assert ledger["teacher_tokens"] > 0
         assert ledger["judge_calls"] > 0

@@ -6,9 +6,10 @@ from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
+from tiny import Mirror
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.tasks import FAILED, ONGOING, SOLVED, SPLITS, Problem, PublicProblem, Verdict, get_task
+from tokenzero.tasks import FAILED, ONGOING, SOLVED, SPLITS, Problem, PublicProblem, Task, Verdict, get_task
 from tokenzero.tasks.problem import check_split
 
 
@@ -44,6 +45,8 @@ def test_unknown_splits_are_refused_by_name() -> None:
 
 
 def test_a_prompt_is_its_own_equivalent_unless_a_task_says_otherwise() -> None:
-    from tokenzero.tasks.problem import Task
-
     assert Task.augment(get_task("countdown"), "any text", np.random.default_rng(0)) == "any text"
+
+
+def test_a_task_has_no_automaton_unless_it_says_so() -> None:
+    assert Mirror().automaton(["a", "b"]) is None

@@ -117,7 +117,8 @@ def test_a_beam_of_one_is_greedy_until_the_verdict_refuses(opened: Opened) -> No
         assert one.tokens[:shared] == other.tokens[:shared]
     method = BeamSearch(opened.parts, 4)
     games = method.play(problems, np.random.default_rng(0))
-    assert sum(g.forwarded for g in games) == method.ledger.forwarded_tokens
+    ledger = method.ledger
+    assert sum(g.forwarded for g in games) == ledger.forwarded_tokens + ledger.cached_tokens
 
 
 def test_no_samples_and_no_beams_are_refused(opened: Opened) -> None:

@@ -347,7 +347,7 @@ def test_an_interrupt_says_how_to_go_on(cli: Any, tmp_path: Path, monkeypatch: p
 
 
 def test_errors_that_are_ours_are_not_hidden(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(model: str | None) -> None:
         raise ValueError("a mistake in the program")
 
     monkeypatch.setattr("tokenzero.commands.doctor.examine", broken)

@@ -3,40 +3,74 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import make_student
 
 from tokenzero import doctor
 from tokenzero.cli import main
-from tokenzero.policy.engine import GatherEngine, Ids, RecomputeEngine, Step
+from tokenzero.policy.state_store import StateStore
 
 
-class Forgetful(GatherEngine):
-    """Attends to the wrong ancestors: every state's path is that of the first state of its batch."""
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attend to the wrong ancestors: every token of a forward gets the path of the first one."""
+    right = StateStore.paths
 
-    def extend(self, states: Ids, tokens: Ids) -> Step:
-        return super().extend(states[:1].repeat(len(states)), tokens)
+    def wrong(self: StateStore, nodes: Any) -> Any:
+        read, lengths = right(self, nodes)
+        read[1:, 1:] = read[:1, 1:]
+        return read, lengths
 
-
-def test_engines_that_agree_and_one_that_does_not() -> None:
-    student = doctor._student()
-    plain = RecomputeEngine(student)
-    assert doctor.compare_engines(GatherEngine(student), plain, student.vocab_size) <= doctor.TOLERANCE
-    assert doctor.compare_engines(Forgetful(student), plain, student.vocab_size) > 100 * doctor.TOLERANCE
+    monkeypatch.setattr(StateStore, "paths", wrong)
 
 
 def test_a_failed_check_is_told_and_ends_with_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "GatherEngine", Forgetful)
+    forget(monkeypatch)
     assert main(["doctor", "--json"]) == 1
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
     assert found["checks"]["engines agree"]["ok"] is False
     assert "differ by" in found["checks"]["engines agree"]["detail"]
     assert main(["doctor"]) == 1
-    assert "FAILED: cached and recomputed logits differ" in capsys.readouterr().out
+    assert "FAILED: a tiny Llama needs recompute" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("family", "tier", "reason"),
+    [
+        ("llama-gqa", "tree attention", "lean forward"),
+        ("gemma2", "gathered keys and values", "softcap"),
+        ("mamba", "recompute", "differ by"),
+    ],
+)
+def test_a_model_is_told_its_tier_and_why(
+    family: str, tier: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_student(family).save(tmp_path / "model")
+    assert main(["doctor", str(tmp_path / "model"), "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert model["tier"] == tier
+    assert reason in model["reason"]
+    assert [finding["reason"] == "" for finding in model["findings"]] == [
+        *[False] * (len(model["findings"]) - 1),
+        True,
+    ]
+    assert main(["doctor", str(tmp_path / "model")]) == 0
+    assert tier in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_there_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "./nowhere"]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_kernels_are_compiled_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--warm", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warm_s"] > 0
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

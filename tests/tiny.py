@@ -14,6 +14,8 @@ import torch
 
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import from_spec
+from tokenzero.policy.tree_attention import PagedAttention, TreeAttentionWay
+from tokenzero.policy.tree_engine import TreeEngine
 from tokenzero.tasks import FAILED, ONGOING, SOLVED, Problem, PublicProblem, Task, Verdict
 
 LETTERS = "abcdef"
@@ -81,6 +83,11 @@ MORE_FAMILIES: dict[str, dict[str, Any]] = {
 def make_student(family: str = "llama-gqa", *, spec: dict[str, Any] | None = None, seed: int = 3) -> Student:
     spec = spec or {"kind": "characters", "alphabet": LETTERS}
     return Student.from_config((FAMILIES | MORE_FAMILIES)[family], from_spec(spec), seed=seed)
+
+
+def tree_engine(student: Student) -> TreeEngine:
+    """A tree engine that goes through the model itself, without the self-test."""
+    return TreeEngine(student, TreeAttentionWay(student, PagedAttention(), 64))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.tasks import ONGOING, Problem, PublicProblem, Task, Verdict
+from tokenzero.tasks import ONGOING, Automaton, Problem, PublicProblem, Task, Verdict
 
 FREE_TEXT = "free text"
 
@@ -75,6 +75,9 @@ def with_limit(task: Task, limit: int) -> Task:
 
         def verdict(self, problem: PublicProblem, answer: str) -> Verdict:
             return task.verdict(problem, answer)
+
+        def automaton(self, pieces: Sequence[str]) -> Automaton | None:
+            return task.automaton(pieces)
 
         def score(self, problem: Problem, answer: str) -> float:
             return task.score(problem, answer)

@@ -17,6 +17,7 @@ from tokenzero.checkpoint import Opened, open_model
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.student import Student
+from tokenzero.policy.tiers import EngineConfig
 from tokenzero.problem_choice import first_problems
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.evaluation import Score, evaluate
@@ -104,13 +105,20 @@ class Engine:
         return build_method(opened, search.method or opened.search.method, search.simulations)
 
 
-def load(model: str | Path, *, task: str | None = None, max_new_tokens: int | None = None) -> Engine:
+def load(
+    model: str | Path,
+    *,
+    task: str | None = None,
+    max_new_tokens: int | None = None,
+    engine: EngineConfig | None = None,
+) -> Engine:
     """Open a run directory (its latest checkpoint), a checkpoint directory or a hub name.
 
     ``task`` defaults to what the checkpoint was trained on; ``max_new_tokens`` to the task's limit.
+    ``engine`` says how the model is forwarded: the lean forward, a memory cap.
     Raises InputError: nothing loadable there, a damaged file, or an unknown task.
     """
-    return Engine(open_model(model, task, max_new_tokens))
+    return Engine(open_model(model, task, max_new_tokens, engine))
 
 
 def selfplay(

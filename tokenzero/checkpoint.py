@@ -17,8 +17,8 @@ from tokenzero.answer_limits import FreeText, with_limit
 from tokenzero.config import Layer, bind
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.engine import GatherEngine
 from tokenzero.policy.student import Student
+from tokenzero.policy.tiers import EngineConfig, open_engine
 from tokenzero.selfplay.config import TaskConfig
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.run import checkpoint_path, finished_rounds
@@ -52,7 +52,12 @@ class Opened:
     source: str
 
 
-def open_model(model: str | Path, task: str | None = None, max_new_tokens: int | None = None) -> Opened:
+def open_model(
+    model: str | Path,
+    task: str | None = None,
+    max_new_tokens: int | None = None,
+    engine: EngineConfig | None = None,
+) -> Opened:
     """Open ``model`` for the task named ``task``, or for the one it was trained on, or for free text.
 
     Raises:
@@ -70,7 +75,7 @@ def open_model(model: str | Path, task: str | None = None, max_new_tokens: int |
             "lower --max-new-tokens or use a model with more positions"
         )
     head = _value_head(source, student)
-    parts = Parts(student=student, engine=GatherEngine(student), task=chosen, value_head=head)
+    parts = Parts(student=student, engine=open_engine(student, engine), task=chosen, value_head=head)
     return Opened(parts, defaults.search, source)
 
 

@@ -126,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BENCH", required=True, parser_class=Parser
     )
     _add_bench_depth(bench.add_parser("depth", help="accuracy against tokens spent: search beside best-of-N"))
-    doctor = verbs.add_parser("doctor", help="check this installation")
-    doctor.set_defaults(command="doctor")
-    _add_json(doctor)
+    _add_doctor(verbs.add_parser("doctor", help="check this installation, and how a model runs on it"))
     return parser
 
 
@@ -136,6 +134,20 @@ def _version() -> str:
     from tokenzero import __version__
 
     return __version__
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="doctor")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="a run, a checkpoint directory or a hub name: how would it be forwarded?",
+    )
+    parser.add_argument(
+        "--warm", action="store_true", help="compile every kernel now, not in the first search"
+    )
+    _add_json(parser)
 
 
 def _add_selfplay(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +218,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--task", metavar="NAME", help="what is being solved (default: what the checkpoint was trained on)"
+    )
+    parser.add_argument(
+        "--memory-mb", metavar="MB", type=float, help="most memory for keys and values (default: no cap)"
+    )
+    parser.add_argument(
+        "--no-lean", action="store_true", help="use the Hugging Face forward even where a leaner one is right"
     )
 
 

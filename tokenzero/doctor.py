@@ -1,4 +1,4 @@
-"""Is this installation sound? Versions, threads, devices, and a self-check on a tiny random model.
+"""Is this installation sound, and how will a model run here? Versions, threads, devices, self-checks.
 
 It changes nothing except compiled kernels in numba's cache, and measures no speed.
 """
@@ -6,9 +6,11 @@ It changes nothing except compiled kernels in numba's cache, and measures no spe
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from tokenzero import mcts
+from tokenzero.checkpoint import resolve
 from tokenzero.mcts import SearchConfig
-from tokenzero.policy.engine import Engine, GatherEngine, RecomputeEngine
 from tokenzero.policy.student import Student
+from tokenzero.policy.tiers import TIERS, EngineConfig, choose, open_engine
 from tokenzero.policy.tokenizers import from_spec
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.methods import Search
@@ -27,9 +31,6 @@ from tokenzero.tasks import get_task
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "numba", "pyarrow", "pydantic", "safetensors")
 EXTRAS = {"bench": "mctx", "tasks": "reasoning_gym", "dev": "pytest"}
-TOLERANCE = 1e-4
-"""Largest difference of logits between cached and recomputed keys and values, in nats."""
-
 _LLAMA = {
     "model_type": "llama",
     "hidden_size": 32,
@@ -50,10 +51,14 @@ _TASK = {
 }
 
 
-def examine() -> dict[str, Any]:
+def examine(model: str | None = None) -> dict[str, Any]:
     """Everything about the installation, and ``checks`` {name: {ok, detail}}; ``ok`` is true when all checks
-    passed.
+    passed. With a ``model``, a run, checkpoint or hub name, also how it would be forwarded.
+
+    Raises:
+        InputError: the model cannot be loaded.
     """
+    inference = {} if model is None else {"model": how_it_runs(model)}
     checks = {name: _checked(check) for name, check in CHECKS.items()}
     return {
         "ok": all(check["ok"] for check in checks.values()),
@@ -64,7 +69,52 @@ def examine() -> dict[str, Any]:
         "cuda": _cuda(),
         "extras": {name: importlib.util.find_spec(module) is not None for name, module in EXTRAS.items()},
         "checks": checks,
+    } | inference
+
+
+def how_it_runs(model: str) -> dict[str, Any]:
+    """``source``, ``parameters``, and the ``tier`` and ``way`` that the numeric self-test chose for a model;
+    ``findings`` say of each way what it tried, fastest first, and why it was passed over.
+    """
+    source = resolve(model)
+    student = Student.load(source)
+    choice, _ = choose(student)
+    return {
+        "source": source,
+        "parameters": student.parameters(),
+        "dtype": str(next(student.model.parameters()).dtype).removeprefix("torch."),
+        "device": str(student.device),
+        "tier": choice.tier,
+        "way": choice.way,
+        "reason": choice.explain(),
+        "findings": [
+            {"tier": f.tier, "way": f.way, "error": _finite(f.error), "limit": f.limit, "reason": f.reason}
+            for f in choice.findings
+        ],
     }
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def warm() -> float:
+    """Compile every kernel now rather than in the first search; seconds it took."""
+    started = time.perf_counter()
+    mcts.warm()
+    for lean in (True, False):
+        student = _student()
+        parts = Parts(
+            student=student,
+            engine=open_engine(student, EngineConfig(lean=lean)),
+            task=get_task("countdown", **_TASK),
+        )
+        problems = [problem.public for problem in parts.task.problems("test")]
+        Search(parts, SearchConfig(simulations=4, candidates=8)).play(problems, np.random.default_rng(0))
+    model: Any = student.model
+    model.to(torch.bfloat16)
+    choose(student)
+    return time.perf_counter() - started
 
 
 def _checked(check: Callable[[], str]) -> dict[str, Any]:
@@ -75,33 +125,15 @@ def _checked(check: Callable[[], str]) -> dict[str, Any]:
 
 
 def _engines_agree() -> str:
-    student = _student()
-    worst = compare_engines(GatherEngine(student), RecomputeEngine(student), student.vocab_size)
-    if not worst <= TOLERANCE:
-        raise ArithmeticError(
-            f"cached and recomputed logits differ by {worst:.1e}, more than {TOLERANCE:.0e}"
-        )
-    return f"largest difference {worst:.1e}"
-
-
-def compare_engines(fast: Engine, plain: Engine, vocab_size: int) -> float:
-    """Grow the same small random tree with both; the largest difference of logits anywhere in it."""
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(4, vocab_size, size=length).tolist() for length in (3, 7, 5)]
-    left, right = fast.prefill(prompts), plain.prefill(prompts)
-    worst = float((left.logits - right.logits).abs().max())
-    for _ in range(4):
-        parents = rng.integers(0, len(left.states), size=6)
-        tokens = rng.integers(4, vocab_size, size=6)
-        left = fast.extend(left.states[parents], tokens)
-        right = plain.extend(right.states[parents], tokens)
-        worst = max(worst, float((left.logits - right.logits).abs().max()))
-    return worst
+    choice, _ = choose(_student())
+    if choice.tier != TIERS[0]:
+        raise ArithmeticError(f"a tiny Llama needs {choice.explain()}")
+    return choice.explain()
 
 
 def _search_runs() -> str:
     student = _student()
-    parts = Parts(student=student, engine=GatherEngine(student), task=get_task("countdown", **_TASK))
+    parts = Parts(student=student, engine=open_engine(student), task=get_task("countdown", **_TASK))
     problems = [problem.public for problem in parts.task.problems("test")]
     answers = []
     for method in ("gumbel", "puct"):

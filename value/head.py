@@ -150,7 +150,7 @@ class ValueHead(nn.Module):
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise InputError(f"{path}: tensor {name} is not finite, the checkpoint is damaged")
-            head.get_parameter(name).data = tensor
+            head.get_parameter(name).data = tensor.clone()  # aligned, as a fresh head's: see `policy.student`
         return head
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,12 +66,12 @@ class HLGauss:
     def edges(self, like: Tensor) -> Tensor:
         """[bins + 1] bin edges, on the device and in the float type of `like`."""
         limit = 1.0 + self.pad_bins * self.width
-        return torch.linspace(-limit, limit, self.bins + 1, device=like.device, dtype=like.dtype)
+        return _evenly(limit, self.bins + 1, like.device, like.dtype)
 
     def centers(self, like: Tensor) -> Tensor:
         """[bins] bin centres, symmetric around 0."""
         limit = 1.0 + (self.pad_bins - 0.5) * self.width
-        return torch.linspace(-limit, limit, self.bins, device=like.device, dtype=like.dtype)
+        return _evenly(limit, self.bins, like.device, like.dtype)
 
     def project(self, target: Tensor) -> Tensor:
         """Masses [..., bins] (float32 or float64, sum 1) of targets [...] in [-1, 1].
@@ -85,6 +86,15 @@ class HLGauss:
     def expectation(self, masses: Tensor) -> Tensor:
         """[...] expected bin centre of masses [..., bins], clipped to [-1, 1]: the inverse of `project`."""
         return (masses * self.centers(masses)).sum(-1).clamp(-1.0, 1.0)
+
+
+@lru_cache(maxsize=64)
+def _evenly(limit: float, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``count`` numbers from -limit to limit. A tensor first made in inference mode could not be trained
+    with.
+    """
+    with torch.inference_mode(False):
+        return torch.linspace(-limit, limit, count, device=device, dtype=dtype)
 
 
 def checked_target(target: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Rollouts as a second opinion on a leaf while the value head is young.
 
 It averages the outcomes of sampled continuations and blends them into the head's value. It does not sample:
-the callable that plays states to their end, and what it spends, is bound in selfplay/.
+the callable that plays states to their end, its randomness and what it spends, are bound in selfplay/.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tokenzero.mcts.errors import InputError
 
-SampleToEnd = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.float32]]
+SampleToEnd = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Rollout:
     """Mean outcome of `repeats` sampled continuations per state.
 
-    sample_to_end(states i64 [M], rng) -> outcomes f32 [M] in [-1, 1]; it is called once, with every state
+    sample_to_end(states i64 [M]) -> outcomes f32 [M] in [-1, 1]; it is called once, with every state
     repeated `repeats` times in a row, so that the continuations share one batch.
     """
 
@@ -32,12 +32,12 @@ class Rollout:
         if self.repeats < 1:
             raise InputError(f"rollout repeats is {self.repeats}: use 1 or more, or share 0 to turn them off")
 
-    def __call__(self, states: ArrayLike, rng: np.random.Generator) -> NDArray[np.float32]:
+    def __call__(self, states: ArrayLike) -> NDArray[np.float32]:
         """Outcomes f32 [L] of opaque states i64 [L]. Raises InputError when the sampler misbehaves."""
         handles = np.asarray(states, dtype=np.int64)
         if handles.size == 0:
             return np.zeros(0, dtype=np.float32)
-        outcomes = np.asarray(self.sample_to_end(np.repeat(handles, self.repeats), rng), dtype=np.float64)
+        outcomes = np.asarray(self.sample_to_end(np.repeat(handles, self.repeats)), dtype=np.float64)
         if outcomes.shape != (handles.size * self.repeats,):
             raise InputError(
                 f"rollout returned shape {outcomes.shape} for {handles.size * self.repeats} states"

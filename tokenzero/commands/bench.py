@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenzero.answering import check_methods
 from tokenzero.bench_depth import Row, depth_rows, entries, verifier_of, write_report
-from tokenzero.checkpoint import open_model
+from tokenzero.commands.opening import opened_model
 from tokenzero.mcts.errors import InputError
 from tokenzero.plots import depth_picture
 from tokenzero.problem_choice import first_problems
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     methods = check_methods(arguments.method.split(",")) if arguments.method else None
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}; give a whole number of at least 0")
-    opened = open_model(arguments.model, arguments.task)
+    opened = opened_model(arguments)
     task = opened.parts.task
     problems = first_problems(task, arguments.split, arguments.problems)
     with showing() as listener:

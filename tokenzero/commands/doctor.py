@@ -1,4 +1,6 @@
-"""``tokenzero doctor``: print what ``doctor.examine`` finds; exit code 1 when a check fails."""
+"""``tokenzero doctor``: print what ``doctor.examine`` finds; exit code 1 when a check fails. ``--warm``
+compiles every kernel first.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import argparse
 import json
 from typing import Any
 
-from tokenzero.doctor import examine
+from tokenzero.doctor import examine, warm
 from tokenzero.progress import print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine the installation and print the findings."""
-    found = examine()
+    """Examine the installation, and the model if one is named, and print the findings."""
+    compiled = {"warm_s": round(warm(), 1)} if arguments.warm else {}
+    found = examine(arguments.model) | compiled
     if arguments.json:
         print(json.dumps(found))
     else:
@@ -33,4 +36,10 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
     ]
     for name, check in found["checks"].items():
         rows.append([name, ("ok: " if check["ok"] else "FAILED: ") + check["detail"]])
+    if "warm_s" in found:
+        rows.append(["kernels", f"compiled in {found['warm_s']} s"])
+    if "model" in found:
+        model = found["model"]
+        rows.append(["model", f"{model['source']}, {model['parameters']:,} parameters, {model['dtype']}"])
+        rows.append(["tier", f"{model['tier']}: {model['reason']}"])
     return rows

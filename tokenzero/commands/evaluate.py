@@ -8,7 +8,7 @@ import json
 import numpy as np
 
 from tokenzero.answering import build_method
-from tokenzero.checkpoint import open_model
+from tokenzero.commands.opening import opened_model
 from tokenzero.mcts.errors import InputError
 from tokenzero.problem_choice import first_problems
 from tokenzero.progress import percent, print_table, showing
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the problems and print the accuracy with its interval and the ledger."""
     if arguments.seed < 0:
         raise InputError(f"--seed is {arguments.seed}; give a whole number of at least 0")
-    opened = open_model(arguments.model, arguments.task)
+    opened = opened_model(arguments)
     task = opened.parts.task
     problems = first_problems(task, arguments.split, arguments.problems)
     method = build_method(opened, arguments.method, arguments.simulations, arguments.n)

@@ -7,14 +7,14 @@ import json
 import sys
 
 from tokenzero.answering import Generation, answer, build_method
-from tokenzero.checkpoint import open_model
+from tokenzero.commands.opening import opened_model
 from tokenzero.progress import print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer the prompt and print the answer with what was weighed and spent."""
     prompt = sys.stdin.read().rstrip("\r\n") if arguments.prompt == "-" else arguments.prompt
-    opened = open_model(arguments.model, arguments.task, arguments.max_new_tokens)
+    opened = opened_model(arguments)
     method = build_method(opened, arguments.method, arguments.simulations, arguments.n)
     found = answer(opened, method, prompt, arguments.seed)
     if arguments.json:

@@ -1,0 +1,212 @@
+"""Compiled float32 arithmetic on the CPU: attention over scattered slots, rotary embedding, the likeliest
+tokens.
+
+Every query token brings the list of slots it attends to (its ancestors and itself), so leaves of one tree
+share what lies above them without a copy. Page size is one token. The kernels are compiled with
+floating-point reassociation and contraction, nothing else of "fast math": a sum may be taken in lanes,
+always the same ones, so results are the same bits from run to run. They build no paths and own no memory.
+
+They stand in one file because cached compilation does not see changes in other files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+Floats = NDArray[np.float32]
+I32 = NDArray[np.int32]
+Ids = NDArray[np.int64]
+
+BLOCK = 64  # tokens of which only the greatest logit is looked at when it is not large enough
+
+
+def kernel(function: F) -> F:
+    """Compile a kernel that neither allocates nor holds the interpreter's lock."""
+    options: dict[str, Any] = {
+        "cache": True,
+        "error_model": "numpy",
+        "nogil": True,
+        "fastmath": {"reassoc", "contract", "nsz"},
+        "_nrt": False,
+    }
+    return cast("F", njit(**options)(function))
+
+
+@kernel
+def exp(x: np.float32) -> np.float32:
+    """e to the power of x <= 0, relative error below 2e-7; 0 below -87. Cephes' expf, which vectorises."""
+    x = max(x, np.float32(-87.0))
+    n = np.float32(np.rint(x * np.float32(1.44269504)))
+    r = x - n * np.float32(0.693359375)
+    r = r + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    y = p * r * r + r + np.float32(1.0)
+    return y * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@kernel
+def write(keys: Floats, values: Floats, slots: Ids, key_pool: Floats, value_pool: Floats) -> None:
+    """Row n of ``keys`` f32 [N, G, D] and ``values`` f32 [N, G, Dv] to place ``slots[n]`` of the pools."""
+    for n in range(slots.shape[0]):
+        slot = slots[n]
+        for g in range(keys.shape[1]):
+            for d in range(keys.shape[2]):
+                key_pool[slot, g, d] = keys[n, g, d]
+            for d in range(values.shape[2]):
+                value_pool[slot, g, d] = values[n, g, d]
+
+
+@kernel
+def attend(
+    query: Floats,
+    keys: Floats,
+    values: Floats,
+    read: I32,
+    lengths: I32,
+    window: int,
+    scale: np.float32,
+    start: int,
+    stop: int,
+    score: Floats,
+    out: Floats,
+) -> None:
+    """softmax(scale * query keys') values for query tokens ``start`` to ``stop``, into ``out`` f32 [N, H,
+    Dv].
+
+    query f32 [N, H, D]; keys f32 [S, G, D] and values f32 [S, G, Dv] with H a multiple of G; ``read`` i32
+    [N, P] holds the slots, the token's own first, ``lengths`` i32 [N] of them. Only the first ``window``
+    are attended to. ``score`` f32 [P] is scratch.
+    """
+    heads, depth = query.shape[1], query.shape[2]
+    groups, width = keys.shape[1], values.shape[2]
+    for n in range(start, stop):
+        seen = min(int(lengths[n]), window)
+        for h in range(heads):
+            g = h // (heads // groups)
+            q, o = query[n, h], out[n, h]
+            top = np.float32(-np.inf)
+            for p in range(seen):
+                k = keys[read[n, p], g]
+                dot = np.float32(0.0)
+                for d in range(depth):
+                    dot += q[d] * k[d]
+                dot *= scale
+                score[p] = dot
+                top = max(top, dot)
+            total = np.float32(0.0)
+            for p in range(seen):
+                e = exp(score[p] - top)
+                score[p] = e
+                total += e
+            for d in range(width):
+                o[d] = np.float32(0.0)
+            for p in range(seen):
+                weight, v = score[p], values[read[n, p], g]
+                for d in range(width):
+                    o[d] += weight * v[d]
+            share = np.float32(1.0) / total
+            for d in range(width):
+                o[d] *= share
+
+
+@kernel
+def rotate_and_write(
+    projected: Floats,
+    cos: Floats,
+    sin: Floats,
+    positions: Ids,
+    slots: Ids,
+    query: Floats,
+    keys: Floats,
+    values: Floats,
+) -> None:
+    """Split ``projected`` f32 [N, (H + 2G) * D] into queries, keys and values, rotate the first two and
+    store them.
+
+    Rotary embedding by halves (Su et al. 2021, in the layout of Llama); ``cos`` and ``sin`` f32 [M, D] by
+    position.
+    """
+    heads, groups, depth = query.shape[1], keys.shape[1], keys.shape[2]
+    half = depth // 2
+    for n in range(slots.shape[0]):
+        row, slot = projected[n], slots[n]
+        c, s = cos[positions[n]], sin[positions[n]]
+        for h in range(heads):
+            at = h * depth
+            for d in range(half):
+                low, high = row[at + d], row[at + half + d]
+                query[n, h, d] = low * c[d] - high * s[d]
+                query[n, h, half + d] = high * c[half + d] + low * s[half + d]
+        for g in range(groups):
+            at = (heads + g) * depth
+            for d in range(half):
+                low, high = row[at + d], row[at + half + d]
+                keys[slot, g, d] = low * c[d] - high * s[d]
+                keys[slot, g, half + d] = high * c[half + d] + low * s[half + d]
+        for g in range(groups):
+            at = (heads + groups + g) * depth
+            for d in range(depth):
+                values[slot, g, d] = row[at + d]
+
+
+@kernel
+def _insert(values: Floats, ids: Ids, last: int, x: np.float32, token: int) -> None:
+    """Put x into the descending ``values`` up to place ``last``, after equals; what stood there falls out."""
+    at = last
+    while at > 0 and values[at - 1] < x:
+        values[at], ids[at] = values[at - 1], ids[at - 1]
+        at -= 1
+    values[at], ids[at] = x, token
+
+
+@kernel
+def _greatest(row: Floats, values: Floats, ids: Ids) -> None:
+    """The greatest of ``row`` f32 [V] in descending order, the lowest token first among equals."""
+    width, found, bar = values.shape[0], 0, np.float32(-np.inf)
+    for start in range(0, row.shape[0], BLOCK):
+        stop = min(start + BLOCK, row.shape[0])
+        top = np.float32(-np.inf)
+        for v in range(start, stop):
+            top = max(top, row[v])
+        if found == width and top <= bar:
+            continue
+        for v in range(start, stop):
+            if found < width:
+                _insert(values, ids, found, row[v], v)
+                found += 1
+            elif row[v] > bar:
+                _insert(values, ids, width - 1, row[v], v)
+            bar = values[width - 1] if found == width else bar
+
+
+@kernel
+def likeliest(logits: Floats, mask: Floats, scale: np.float32, row: Floats, values: Floats, ids: Ids) -> None:
+    """The likeliest tokens of softmax(scale * logits + mask) into ``ids`` i64 [L, K], their
+    log-probabilities into ``values`` f32 [L, K]; NaN in a row that holds NaN. ``row`` f32 [V] is scratch.
+    """
+    for i in range(logits.shape[0]):
+        top, total, whole = np.float32(-np.inf), np.float32(0.0), np.float32(0.0)
+        for v in range(row.shape[0]):
+            x = logits[i, v] * scale + mask[v]
+            row[v] = x
+            top = max(top, x)
+            whole += logits[i, v]
+        for v in range(row.shape[0]):
+            total += exp(row[v] - top)
+        log_total = np.float32(top + np.float32(np.log(np.float64(total))))
+        if np.isnan(whole):  # a maximum does not tell
+            log_total = whole
+        _greatest(row, values[i], ids[i])
+        for k in range(values.shape[1]):
+            values[i, k] -= log_total
