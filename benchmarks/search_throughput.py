@@ -103,7 +103,7 @@ def leaf_call(engine: Engine, leaves: int, prompt: int) -> Callable[[], None]:
     trees = max(1, leaves // 4)
     prompts = rng.integers(4, WORDS, size=(trees, prompt)).tolist()
     paths = rng.integers(4, WORDS, size=(DEPTH, leaves))
-    states = engine.prefill(prompts).states[np.arange(leaves) % trees]
+    states = engine.prefill(prompts).states[np.arange(leaves) * trees // leaves]
     for tokens in paths[:-1]:
         states = engine.extend(states, tokens).states
 

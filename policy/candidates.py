@@ -27,7 +27,8 @@ def likeliest(
         values = np.empty((len(rows), count), np.float32)
         ids = np.empty((len(rows), count), np.int64)
         row = np.empty(rows.shape[1], np.float32)
-        kernels.likeliest(rows, mask.numpy(), np.float32(1.0 / temperature), row, values, ids)
+        tops = np.empty(-(-len(row) // kernels.BLOCK), np.float32)
+        kernels.likeliest(rows, mask.numpy(), np.float32(1.0 / temperature), row, tops, values, ids)
         return ids, values
     scaled = torch.add(mask, logits.float(), alpha=1.0 / temperature)
     best, tokens = scaled.topk(count, dim=-1)

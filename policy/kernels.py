@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 I32 = NDArray[np.int32]
 Ids = NDArray[np.int64]
 
-BLOCK = 64  # tokens of which only the greatest logit is looked at when it is not large enough
+BLOCK = 16  # tokens of which only the greatest logit is looked at when it is not large enough
 
 
 def kernel(function: F) -> F:
@@ -68,6 +68,65 @@ def write(keys: Floats, values: Floats, slots: Ids, key_pool: Floats, value_pool
 
 
 @kernel
+def _scores(q: Floats, keys: Floats, slots: I32, g: int, seen: int, scale: np.float32, score: Floats) -> None:
+    """``scale`` * q . key of each slot into ``score``; four slots at a time, for one pass over q."""
+    whole = seen - seen % 4
+    for p in range(0, whole, 4):
+        k0, k1, k2, k3 = (
+            keys[slots[p], g],
+            keys[slots[p + 1], g],
+            keys[slots[p + 2], g],
+            keys[slots[p + 3], g],
+        )
+        s0 = s1 = s2 = s3 = np.float32(0.0)
+        for d in range(q.shape[0]):
+            x = q[d]
+            s0 += x * k0[d]
+            s1 += x * k1[d]
+            s2 += x * k2[d]
+            s3 += x * k3[d]
+        score[p], score[p + 1], score[p + 2], score[p + 3] = s0 * scale, s1 * scale, s2 * scale, s3 * scale
+    for p in range(whole, seen):
+        k = keys[slots[p], g]
+        dot = np.float32(0.0)
+        for d in range(q.shape[0]):
+            dot += q[d] * k[d]
+        score[p] = dot * scale
+
+
+@kernel
+def _softmax(score: Floats, seen: int) -> None:
+    top, total = np.float32(-np.inf), np.float32(0.0)
+    for p in range(seen):
+        top = max(top, score[p])
+    for p in range(seen):
+        e = exp(score[p] - top)
+        score[p] = e
+        total += e
+    share = np.float32(1.0) / total
+    for p in range(seen):
+        score[p] *= share
+
+
+@kernel
+def _weigh(weight: Floats, values: Floats, slots: I32, g: int, seen: int, o: Floats) -> None:
+    """Sum of the slots' values by ``weight`` into ``o``; four slots at a time, for one pass over o."""
+    whole = seen - seen % 4
+    for d in range(o.shape[0]):
+        o[d] = np.float32(0.0)
+    for p in range(0, whole, 4):
+        v0, v1 = values[slots[p], g], values[slots[p + 1], g]
+        v2, v3 = values[slots[p + 2], g], values[slots[p + 3], g]
+        w0, w1, w2, w3 = weight[p], weight[p + 1], weight[p + 2], weight[p + 3]
+        for d in range(o.shape[0]):
+            o[d] += w0 * v0[d] + w1 * v1[d] + (w2 * v2[d] + w3 * v3[d])
+    for p in range(whole, seen):
+        w, v = weight[p], values[slots[p], g]
+        for d in range(o.shape[0]):
+            o[d] += w * v[d]
+
+
+@kernel
 def attend(
     query: Floats,
     keys: Floats,
@@ -88,36 +147,15 @@ def attend(
     [N, P] holds the slots, the token's own first, ``lengths`` i32 [N] of them. Only the first ``window``
     are attended to. ``score`` f32 [P] is scratch.
     """
-    heads, depth = query.shape[1], query.shape[2]
-    groups, width = keys.shape[1], values.shape[2]
+    heads = query.shape[1]
+    shared = heads // keys.shape[1]
     for n in range(start, stop):
         seen = min(int(lengths[n]), window)
         for h in range(heads):
-            g = h // (heads // groups)
-            q, o = query[n, h], out[n, h]
-            top = np.float32(-np.inf)
-            for p in range(seen):
-                k = keys[read[n, p], g]
-                dot = np.float32(0.0)
-                for d in range(depth):
-                    dot += q[d] * k[d]
-                dot *= scale
-                score[p] = dot
-                top = max(top, dot)
-            total = np.float32(0.0)
-            for p in range(seen):
-                e = exp(score[p] - top)
-                score[p] = e
-                total += e
-            for d in range(width):
-                o[d] = np.float32(0.0)
-            for p in range(seen):
-                weight, v = score[p], values[read[n, p], g]
-                for d in range(width):
-                    o[d] += weight * v[d]
-            share = np.float32(1.0) / total
-            for d in range(width):
-                o[d] *= share
+            g = h // shared
+            _scores(query[n, h], keys, read[n], g, seen, scale, score)
+            _softmax(score, seen)
+            _weigh(score, values, read[n], g, seen, out[n, h])
 
 
 @kernel
@@ -161,6 +199,23 @@ def rotate_and_write(
 
 
 @kernel
+def softmax_mean(raw: Floats, worth: Floats, scratch: Floats, out: Floats) -> None:
+    """Mean of ``worth`` f32 [B] under softmax(raw), clipped to [-1, 1], for each row of ``raw`` f32 [L, B]
+    into ``out`` f32 [L]. ``scratch`` is f32 [B].
+    """
+    for i in range(raw.shape[0]):
+        mean, whole = np.float32(0.0), np.float32(0.0)
+        for b in range(worth.shape[0]):
+            scratch[b] = raw[i, b]
+            whole += raw[i, b]
+        _softmax(scratch, worth.shape[0])
+        for b in range(worth.shape[0]):
+            mean += scratch[b] * worth[b]
+        mean = max(np.float32(-1.0), min(np.float32(1.0), mean))
+        out[i] = whole if np.isnan(whole) else mean
+
+
+@kernel
 def _insert(values: Floats, ids: Ids, last: int, x: np.float32, token: int) -> None:
     """Put x into the descending ``values`` up to place ``last``, after equals; what stood there falls out."""
     at = last
@@ -171,42 +226,75 @@ def _insert(values: Floats, ids: Ids, last: int, x: np.float32, token: int) -> N
 
 
 @kernel
-def _greatest(row: Floats, values: Floats, ids: Ids) -> None:
-    """The greatest of ``row`` f32 [V] in descending order, the lowest token first among equals."""
-    width, found, bar = values.shape[0], 0, np.float32(-np.inf)
-    for start in range(0, row.shape[0], BLOCK):
-        stop = min(start + BLOCK, row.shape[0])
-        top = np.float32(-np.inf)
-        for v in range(start, stop):
-            top = max(top, row[v])
-        if found == width and top <= bar:
+def _greatest(row: Floats, tops: Floats, values: Floats, ids: Ids) -> None:
+    """The greatest of ``row`` f32 [V] in descending order, the lowest token first among equals.
+
+    ``tops`` f32 [V / BLOCK, rounded up] holds the maxima of its blocks. The K-th greatest of these is a
+    bound that K numbers reach, and most blocks lie below it.
+    """
+    width = values.shape[0]
+    for b in range(tops.shape[0]):
+        if b < width:
+            _insert(values, ids, b, tops[b], b)
+        elif tops[b] > values[width - 1]:
+            _insert(values, ids, width - 1, tops[b], b)
+    bar = values[width - 1] if tops.shape[0] >= width else np.float32(-np.inf)
+    found = 0
+    for b in range(tops.shape[0]):
+        if tops[b] < bar:
             continue
-        for v in range(start, stop):
-            if found < width:
-                _insert(values, ids, found, row[v], v)
-                found += 1
-            elif row[v] > bar:
-                _insert(values, ids, width - 1, row[v], v)
-            bar = values[width - 1] if found == width else bar
+        for v in range(b * BLOCK, min((b + 1) * BLOCK, row.shape[0])):
+            if row[v] >= bar:
+                if found < width:
+                    _insert(values, ids, found, row[v], v)
+                    found += 1
+                elif row[v] > values[width - 1]:
+                    _insert(values, ids, width - 1, row[v], v)
 
 
 @kernel
-def likeliest(logits: Floats, mask: Floats, scale: np.float32, row: Floats, values: Floats, ids: Ids) -> None:
+def _block_maxima(row: Floats, tops: Floats) -> None:
+    whole = row.shape[0] // BLOCK
+    for b in range(whole):
+        top = np.float32(-np.inf)
+        for v in range(BLOCK):  # a fixed length, for the compiler
+            top = max(top, row[b * BLOCK + v])
+        tops[b] = top
+    if whole < tops.shape[0]:
+        top = np.float32(-np.inf)
+        for v in range(whole * BLOCK, row.shape[0]):
+            top = max(top, row[v])
+        tops[whole] = top
+
+
+@kernel
+def likeliest(
+    logits: Floats,
+    mask: Floats,
+    scale: np.float32,
+    row: Floats,
+    tops: Floats,
+    values: Floats,
+    ids: Ids,
+) -> None:
     """The likeliest tokens of softmax(scale * logits + mask) into ``ids`` i64 [L, K], their
-    log-probabilities into ``values`` f32 [L, K]; NaN in a row that holds NaN. ``row`` f32 [V] is scratch.
+    log-probabilities into ``values`` f32 [L, K]; NaN in a row that holds NaN. ``row`` f32 [V] and ``tops``
+    f32 [V / BLOCK, rounded up] are scratch.
     """
     for i in range(logits.shape[0]):
-        top, total, whole = np.float32(-np.inf), np.float32(0.0), np.float32(0.0)
+        given = logits[i]
+        whole, total, top = np.float32(0.0), np.float32(0.0), np.float32(-np.inf)
         for v in range(row.shape[0]):
-            x = logits[i, v] * scale + mask[v]
-            row[v] = x
-            top = max(top, x)
-            whole += logits[i, v]
+            row[v] = given[v] * scale + mask[v]
+            whole += given[v]
+        _block_maxima(row, tops)
+        for b in range(tops.shape[0]):
+            top = max(top, tops[b])
         for v in range(row.shape[0]):
             total += exp(row[v] - top)
         log_total = np.float32(top + np.float32(np.log(np.float64(total))))
+        _greatest(row, tops, values[i], ids[i])
         if np.isnan(whole):  # a maximum does not tell
             log_total = whole
-        _greatest(row, values[i], ids[i])
         for k in range(values.shape[1]):
             values[i, k] -= log_total

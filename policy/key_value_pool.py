@@ -60,7 +60,8 @@ class Way(Protocol):
 class KeyValuePool:
     """One layer's ``keys`` [S, G, D] and ``values`` [S, G, Dv], in the model's own type and place.
 
-    ``arrays`` are the same memory as numpy arrays, None where numpy cannot see it.
+    ``arrays`` are the same memory as numpy arrays, None where numpy cannot see it; ``views`` are it as a
+    model expects keys and values, [1, G, S, D].
     """
 
     def __init__(self, slots: int) -> None:
@@ -68,6 +69,7 @@ class KeyValuePool:
         self.keys = torch.empty(0)
         self.values = torch.empty(0)
         self.shaped = False
+        self.views = self.keys, self.values
         self.arrays: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def shape(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -78,6 +80,7 @@ class KeyValuePool:
 
     def _hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         self.keys, self.values, self.shaped = keys, values, True
+        self.views = keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
         if keys.device.type == "cpu" and keys.dtype == torch.float32:
             self.arrays = keys.numpy(), values.numpy()
 

@@ -38,10 +38,12 @@ class Attend:
     ) -> None:
         """Attention of ``query`` f32 [N, H, D] over the pools into ``out`` f32 [N, H, Dv]."""
         read, lengths, score = self.read, self.lengths, self.score
-        tokens, parts = len(read), 1
-        if self.threads > 1:
-            work = tokens * min(read.shape[1], window) * query.shape[1] * query.shape[2]
-            parts = max(1, min(self.threads, tokens, work // WORK_PER_THREAD))
+        tokens = len(read)
+        work = tokens * min(read.shape[1], window) * query.shape[1] * query.shape[2]
+        parts = min(self.threads, tokens, work // WORK_PER_THREAD)
+        if parts <= 1:
+            attend(query, keys, values, read, lengths, window, scale, 0, tokens, score[0], out)
+            return
         cuts = [tokens * part // parts for part in range(parts + 1)]
         others = [
             _helpers(self.threads).submit(

@@ -151,7 +151,7 @@ class _PoolLayer(CacheLayerMixin):
         forward = _current.get()
         forward.attention.write(pool, keys, values)
         forward.pool = pool
-        return pool.keys.transpose(0, 1)[None], pool.values.transpose(0, 1)[None]
+        return pool.views
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return query_length, 0

@@ -221,26 +221,19 @@ class LeafEvaluator:
         temperature = self._config.prior_temperature
         actions, top = likeliest(step.logits, self._mask, self._candidates, temperature)
         value = self._values(rows, step)
-        if np.isnan(top).any() or np.isnan(value).any():
+        if not table.fill(rows, actions, top, value):
             raise InputError(
                 "the model's output is not a number; its weights are damaged or training diverged"
             )
-        open_slots = np.isfinite(top)
-        table.actions[rows] = np.where(open_slots, actions, -1)
-        table.logits[rows] = np.where(open_slots, top, np.float32(np.finfo(np.float32).min))
         if self._parts.teachers and self._config.teacher_beta > 0:
             self._mix_teachers(rows[~table.terminal[rows]])
-        # An end that nobody verified must not pass for a solution, whose value is 1.
-        highest = np.where(table.terminal[rows], np.nextafter(np.float32(1), np.float32(0)), np.float32(1))
-        table.value[rows] = np.clip(value, np.float32(-1), highest)
 
     def _values(self, rows: Ids, step: Step) -> npt.NDArray[np.float32]:
         """What the parts think of states just forwarded, f32 [L]: value head, play-outs, judge."""
         parts, table, config = self._parts, self.table, self._config
         value = np.zeros(len(rows), np.float32)
         if parts.value_head is not None:
-            raw = parts.value_head(step.hidden.float())
-            value = parts.value_head.value(raw).cpu().numpy().astype(np.float32)
+            value = parts.value_head.evaluate(step.hidden)
         going = np.flatnonzero(~table.terminal[rows])
         if config.rollout_share > 0 and self._scored and going.size:
             pick = torch.from_numpy(going).to(step.logits.device)

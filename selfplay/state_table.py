@@ -21,8 +21,11 @@ from tokenzero.mcts.errors import InputError
 F = TypeVar("F", bound=Callable[..., Any])
 Ids = NDArray[np.int64]
 I32 = NDArray[np.int32]
+F32 = NDArray[np.float32]
 
 NONE = -1
+LOWEST = np.float32(np.finfo(np.float32).min)
+BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
 def kernel(function: F) -> F:
@@ -93,6 +96,32 @@ def _find_or_add(
             count += 1
         rows[i] = row
     return count
+
+
+@kernel
+def _fill(
+    actions: Ids,
+    logits: F32,
+    value: F32,
+    terminal: NDArray[np.bool_],
+    rows: Ids,
+    tokens: Ids,
+    shares: F32,
+    values: F32,
+) -> bool:
+    good = True
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        good &= not np.isnan(values[i])
+        # An end that nobody verified must not pass for a solution, whose value is 1.
+        highest = BELOW_ONE if terminal[row] else np.float32(1.0)
+        value[row] = max(np.float32(-1.0), min(highest, values[i]))
+        for k in range(tokens.shape[1]):
+            good &= not np.isnan(shares[i, k])
+            offered = shares[i, k] > -np.inf
+            actions[row, k] = tokens[i, k] if offered else NONE
+            logits[row, k] = shares[i, k] if offered else LOWEST
+    return good
 
 
 @kernel
@@ -233,6 +262,16 @@ class StateTable:
             self.actions, self.logits, self.child, self.free, self.left, states, slots, rows, fresh,
         )  # fmt: skip
         return rows, fresh[:count]
+
+    def fill(self, rows: Ids, tokens: Ids, shares: F32, values: F32) -> bool:
+        """Write what the student said of ``rows`` i64 [L]: candidates ``tokens`` i64 [L, K] with
+        log-probabilities ``shares`` f32 [L, K] (those of -inf are no candidates), and ``values`` f32 [L],
+        clipped to [-1, 1].
+
+        Returns whether all of it is numbers.
+        """
+        arrays = self.actions, self.logits, self.value, self.terminal
+        return bool(_fill(*arrays, rows, tokens, shares, values))
 
     def free_siblings(self, kept: Ids) -> Ids:
         """Free everything beside the states ``kept`` i64 [R]; returns the engine states to release, i64."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -211,3 +212,20 @@ def test_shapes_and_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="bins"):
         ValueConfig(bins=4)
     assert ValueConfig("scalar", bins=1).bins == 1
+
+
+@pytest.mark.parametrize("kind", ["hl-gauss", "scalar"])
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_evaluation_without_a_gradient_gives_the_same_values(kind: str, hidden: int) -> None:
+    head = ValueHead(16, ValueConfig(kind=kind, hidden=hidden))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(0, 2, generator=generator)
+    states = torch.randn(9, 16, generator=generator)
+    values = head.evaluate(states)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, head.value(head(states)).detach().numpy(), atol=2e-6)
+    assert np.abs(values).max() <= 1
+    states[3, 2] = torch.nan
+    assert np.isnan(head.evaluate(states)).tolist() == [row == 3 for row in range(9)]

@@ -10,11 +10,24 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.tasks import ONGOING, Automaton, Problem, PublicProblem, Task, Verdict
+from tokenzero.tasks import ONGOING, Automaton, Problem, PublicProblem, Task, Verdict, Verdicts
 
 FREE_TEXT = "free text"
+Ids = NDArray[np.int64]
+
+
+class _Endless:
+    """Says of every answer that it may go on."""
+
+    def begin(self, problems: Sequence[PublicProblem]) -> tuple[Ids, Ids]:
+        nothing = np.zeros(len(problems), np.int64)
+        return nothing, nothing
+
+    def advance(self, states: Ids, tokens: Ids, goals: Ids) -> tuple[Ids, Verdicts]:
+        return states, Verdicts(np.zeros(len(states), np.bool_), np.full(len(states), np.nan))
 
 
 class FreeText(Task):
@@ -36,6 +49,10 @@ class FreeText(Task):
         raise InputError(
             "this model names no task, so there are no problems; give --task, for example countdown"
         )
+
+    def automaton(self, pieces: Sequence[str]) -> Automaton:
+        """No text has to be read."""
+        return _Endless()
 
     def verdict(self, problem: PublicProblem, answer: str) -> Verdict:
         """Always ongoing."""

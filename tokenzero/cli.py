@@ -9,6 +9,7 @@ once.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import logging
@@ -69,6 +70,7 @@ def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     prepare()
     command = importlib.import_module(f"tokenzero.commands.{arguments.command}")
+    gc.freeze()  # what was imported stays; full collections need not walk it again and again
     code: int = command.run(arguments)
     return code
 

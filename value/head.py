@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy import kernels
 from tokenzero.value.hl_gauss import HLGauss, checked_target
 
 WEIGHTS_FILE = "value_head.safetensors"
@@ -108,6 +111,17 @@ class ValueHead(nn.Module):
         if self.histogram is not None:
             return self.histogram.expectation(raw.float().softmax(-1))
         return raw.float().squeeze(-1).tanh()
+
+    @torch.inference_mode()
+    def evaluate(self, hidden: Tensor) -> NDArray[np.float32]:
+        """`value` of hidden states [L, hidden_size], f32 [L], without a gradient; compiled on the CPU."""
+        raw = self(hidden)
+        if self.histogram is None or raw.device.type != "cpu" or raw.dtype != torch.float32:
+            return np.asarray(self.value(raw).cpu().numpy(), np.float32)
+        worth = self.histogram.centers(raw).numpy()
+        out, scratch = np.empty(len(raw), np.float32), np.empty(len(worth), np.float32)
+        kernels.softmax_mean(raw.numpy(), worth, scratch, out)
+        return out
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """Loss per position [...] of raw outputs [..., bins] (or [..., 1]) against targets [...] in [-1, 1].

@@ -85,7 +85,7 @@ class HLGauss:
 
     def expectation(self, masses: Tensor) -> Tensor:
         """[...] expected bin centre of masses [..., bins], clipped to [-1, 1]: the inverse of `project`."""
-        return (masses * self.centers(masses)).sum(-1).clamp(-1.0, 1.0)
+        return (masses @ self.centers(masses)).clamp(-1.0, 1.0)
 
 
 @lru_cache(maxsize=64)
