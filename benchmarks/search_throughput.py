@@ -13,6 +13,7 @@ python benchmarks/search_throughput.py --json search_throughput.json
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import time
 from collections.abc import Callable
@@ -124,6 +125,7 @@ def measure(size: str, student: Student, prompt: int, leaves: int, repeats: int)
     again = leaf_call(RecomputeEngine(student), leaves, prompt)
     for call in (limit, tree, again, searches["hf"].run, searches["lean"].run):
         call()
+    gc.freeze()  # as the command line does
     calls = max(2, int(0.3 / per_call(limit, 3)))
     seen: dict[str, list[float]] = {name: [] for name in ("limit", "hf", "lean", "tree", "again")}
     for _ in range(repeats):

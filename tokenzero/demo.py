@@ -7,6 +7,7 @@ written below ``--out``; nothing is downloaded.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
     from tokenzero.config import load_config
     from tokenzero.selfplay.run import Run, checkpoint_path
 
+    gc.freeze()  # as in `cli`
     config = load_config(preset, overrides=[f"seed={seed}"])
     with showing(config.rounds) as listener:
         listener.say(f"self-play, preset {preset}: a warm start and {config.rounds} rounds into {out}")
