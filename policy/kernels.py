@@ -201,18 +201,20 @@ def rotate_and_write(
 @kernel
 def softmax_mean(raw: Floats, worth: Floats, scratch: Floats, out: Floats) -> None:
     """Mean of ``worth`` f32 [B] under softmax(raw), clipped to [-1, 1], for each row of ``raw`` f32 [L, B]
-    into ``out`` f32 [L]. ``scratch`` is f32 [B].
+    into ``out`` f32 [L]; NaN for a row that is not all finite. ``scratch`` is f32 [B].
     """
     for i in range(raw.shape[0]):
         mean, whole = np.float32(0.0), np.float32(0.0)
         for b in range(worth.shape[0]):
             scratch[b] = raw[i, b]
             whole += raw[i, b]
+        if not np.isfinite(whole):
+            out[i] = np.nan
+            continue
         _softmax(scratch, worth.shape[0])
         for b in range(worth.shape[0]):
             mean += scratch[b] * worth[b]
-        mean = max(np.float32(-1.0), min(np.float32(1.0), mean))
-        out[i] = whole if np.isnan(whole) else mean
+        out[i] = max(np.float32(-1.0), min(np.float32(1.0), mean))
 
 
 @kernel
@@ -278,8 +280,8 @@ def likeliest(
     ids: Ids,
 ) -> None:
     """The likeliest tokens of softmax(scale * logits + mask) into ``ids`` i64 [L, K], their
-    log-probabilities into ``values`` f32 [L, K]; NaN in a row that holds NaN. ``row`` f32 [V] and ``tops``
-    f32 [V / BLOCK, rounded up] are scratch.
+    log-probabilities into ``values`` f32 [L, K]; NaN in a row that holds NaN or +inf. ``row`` f32 [V] and
+    ``tops`` f32 [V / BLOCK, rounded up] are scratch.
     """
     for i in range(logits.shape[0]):
         given = logits[i]
@@ -290,11 +292,13 @@ def likeliest(
         _block_maxima(row, tops)
         for b in range(tops.shape[0]):
             top = max(top, tops[b])
+        if np.isnan(whole) or top == np.inf:  # a maximum alone does not tell of NaN
+            values[i, :] = np.nan
+            ids[i, :] = 0
+            continue
         for v in range(row.shape[0]):
             total += exp(row[v] - top)
         log_total = np.float32(top + np.float32(np.log(np.float64(total))))
         _greatest(row, tops, values[i], ids[i])
-        if np.isnan(whole):  # a maximum does not tell
-            log_total = whole
         for k in range(values.shape[1]):
             values[i, k] -= log_total
