@@ -2,7 +2,7 @@
 
 Each store is made large, filled, and compared with its formula twice: by the size of its arrays and by
 what the process's resident memory grew. Formulae, in bytes: a search-tree node 64 + 33 K; a state in the
-evaluator's table 53 + (20 + 4 n) K (K candidates, n proposers); a state in the engine's bookkeeping 80;
+evaluator's table 57 + (16 + 4 n) K (K candidates, n proposers); a state in the engine's bookkeeping 80;
 keys and values of a token 2 * layers * key-value heads * head width * 4 in float32. Texts of partial
 answers are Python strings and come on top (about 50 bytes and a byte a character).
 
@@ -61,7 +61,7 @@ def table_row(candidates: int, states: int = 200_000) -> Row:
     arrays = [array for array in vars(table).values() if isinstance(array, np.ndarray)]
     touch(arrays)
     grown = resident_bytes() - before - 8 * len(table.text)
-    formula = 53 + (20 + 4) * candidates
+    formula = 57 + (16 + 4) * candidates
     return row("state table", f"K={candidates}, n=1", states, formula, array_bytes(arrays), grown)
 
 

@@ -192,6 +192,9 @@ class _Queue:
         self._goal = np.full(places, NONE, np.int64)
         self._carried = np.zeros(places, np.int64)
         self._full = np.ones(places, np.bool_)
+        # Commits and prefills of many games at once cost less than the places that wait for them; searches of
+        # one length end together anyway.
+        self._enough = places if _one_length(config, caps) else -(-places // 4)
 
     def play(self, on_games: Callable[[int], None] | None) -> None:
         """Play until no problem is left; ``games`` then holds them in the problems' order."""
@@ -199,8 +202,7 @@ class _Queue:
         self._plant(self._open(np.arange(len(self._game))))
         while finished < len(self._problems):
             ended = self._pool.ended()
-            if not ended.size:
-                self._pool.step(self._evaluator)
+            if ended.size < self._enough and self._pool.step(self._evaluator):
                 continue
             self._commit(ended)
             over = self._evaluator.table.terminal[self._row[ended]]
@@ -350,3 +352,11 @@ def _committed(evaluator: LeafEvaluator, result: SearchResult, rows: Ids, goals:
             step = int(table.parent[step])
         slots[index] = np.flatnonzero(result.actions[index] == table.token[step])[0]
     return slots
+
+
+def _one_length(config: SearchConfig, caps: Caps) -> bool:
+    """Whether every search makes the same number of simulations, a solved or settled tree apart."""
+    early = (
+        config.stop_on_solution or config.skip_exhausted or config.smart_pruning or config.min_kld_gain > 0
+    )
+    return not early and not caps.fast and not config.reuse_subtree
