@@ -150,8 +150,8 @@ class TreeEngine:
         plan = store.missing(wanted, 2**62 if most is None else most, self._rows)
         if not len(plan.targets):
             raise InputError(
-                f"a sequence of {int(states.length[wanted[0]])} tokens has no room in a cache of {most}; "
-                "raise the memory cap"
+                f"a sequence of {int(states.length[wanted[0]])} tokens has no room: the memory cap allows {most} "
+                f"tokens of {self.way.bytes_per_slot / 1024:g} KiB; raise it (--memory-mb, engine.memory_mb)"
             )
         self._make_room(int(np.count_nonzero(states.slot[plan.nodes] == NONE)), most)
         return plan

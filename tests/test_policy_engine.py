@@ -320,7 +320,7 @@ def test_a_path_that_no_room_can_be_made_for_is_refused_and_nothing_leaks() -> N
     size.prefill([[1]])
     engine = paged(student, slots=2, memory=6 * size.way.bytes_per_slot)
     root = engine.prefill([[1, 5, 6, 7, 8, 9]]).states
-    with pytest.raises(InputError, match="a sequence of 7 tokens has no room in a cache of 6"):
+    with pytest.raises(InputError, match="a sequence of 7 tokens has no room: the memory cap allows 6"):
         engine.extend(root, np.asarray([4]))
     assert engine.known == 6
     engine.release(root)
