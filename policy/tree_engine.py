@@ -149,9 +149,10 @@ class TreeEngine:
         most = self._most_slots()
         plan = store.missing(wanted, 2**62 if most is None else most, self._rows)
         if not len(plan.targets):
+            needed, size = int(states.length[wanted[0]]), self.way.bytes_per_slot / 1024
             raise InputError(
-                f"a sequence of {int(states.length[wanted[0]])} tokens has no room: the memory cap allows {most} "
-                f"tokens of {self.way.bytes_per_slot / 1024:g} KiB; raise it (--memory-mb, engine.memory_mb)"
+                f"a sequence of {needed} tokens has no room: the memory cap allows {most} of {size:g} KiB each; "
+                "raise it (--memory-mb, engine.memory_mb)"
             )
         self._make_room(int(np.count_nonzero(states.slot[plan.nodes] == NONE)), most)
         return plan
