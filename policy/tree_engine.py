@@ -151,7 +151,7 @@ class TreeEngine:
         if not len(plan.targets):
             needed, size = int(states.length[wanted[0]]), self.way.bytes_per_slot / 1024
             raise InputError(
-                f"a sequence of {needed} tokens has no room: the memory cap allows {most} of {size:g} KiB each; "
+                f"a sequence of {needed} tokens has no room: the memory cap allows {most} of {size:g} KiB; "
                 "raise it (--memory-mb, engine.memory_mb)"
             )
         self._make_room(int(np.count_nonzero(states.slot[plan.nodes] == NONE)), most)
