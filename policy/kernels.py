@@ -208,7 +208,7 @@ def softmax_mean(raw: Floats, worth: Floats, scratch: Floats, out: Floats) -> No
         for b in range(worth.shape[0]):
             scratch[b] = raw[i, b]
             whole += raw[i, b]
-        if not np.isfinite(whole):
+        if np.isnan(whole) or abs(whole) == np.inf:  # reassociation would fold away what isfinite computes
             out[i] = np.nan
             continue
         _softmax(scratch, worth.shape[0])
