@@ -11,6 +11,7 @@ from tokenzero.mcts.config import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator
 from tokenzero.mcts.export import to_networkx
+from tokenzero.mcts.frontier import FrontierPool, FrontierResult
 from tokenzero.mcts.noise import dirichlet_noise, gumbel_noise
 from tokenzero.mcts.pool import SearchPool
 from tokenzero.mcts.search import search, warm
@@ -21,6 +22,8 @@ __all__ = [
     "ROOT",
     "Evaluation",
     "Evaluator",
+    "FrontierPool",
+    "FrontierResult",
     "InputError",
     "SearchConfig",
     "SearchPool",

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from tokenzero.mcts.errors import InputError
 
-METHODS = ("puct", "gumbel")
+METHODS = ("puct", "gumbel", "frontier")
+SCORES = ("expected", "sampling")
 RESCALES = ("siblings", "tree", "none")
 FPUS = ("min", "parent", "reduction")
 
@@ -22,9 +23,12 @@ class SearchConfig:
     """Options of one search. Every default is mctx's where mctx has the option (`stop_at_terminal` apart).
 
     method: "puct" (AlphaZero/MuZero, Appendix B of arXiv:1911.08265) or "gumbel" (sequential halving at the
-        root and completed Q below it, Danihelka et al., ICLR 2022).
+        root and completed Q below it, Danihelka et al., ICLR 2022) or "frontier" (play-outs from the best
+        unexpanded child anywhere in the tree; it commits to nothing).
     simulations: simulations per `search()` call and tree. 0 evaluates nothing and answers from the root's
-        prior.
+        prior. Of frontier search: play-outs, unless `tokens` is given.
+    tokens: most states to forward in one frontier search, terminal ones apart, which cost no forward; None
+        leaves it to `simulations`. A `Player` counts the prompt in.
     candidates: K, candidate slots per node. The evaluator may give fewer, never more.
     max_depth: longest path in edges from the root; None is unlimited.
     leaves: leaves per tree in one evaluation. Above 1 the leaves of a step are kept apart by virtual loss.
@@ -65,6 +69,12 @@ class SearchConfig:
     considered: most root actions that sequential halving starts from.
     gumbel_scale: scale of the root's Gumbel noise; 0 makes the choice deterministic.
     value_scale, maxvisit_init, use_mixed_value: the completed-Q transform of the Gumbel method.
+    frontier_score: "expected" takes the child with the best chance of success per token still to pay:
+        log((W + kappa v) / (N + kappa) + 1e-4) - omega log(G - depth) + tau log P + g Gumbel, with N
+        play-outs and W wins through its parent, v the parent's value as a chance, G = `max_depth`, the
+        longest answer, which must be given. "sampling" takes children so that ends come in the order of a
+        sample without replacement (Kool et al., arXiv:1903.06059).
+    value_weight, cost_exponent, prior_exponent, frontier_noise: kappa, omega, tau and g of that score.
 
     Raises InputError for an unknown name or a number out of its range.
     """
@@ -102,15 +112,22 @@ class SearchConfig:
     value_scale: float = 0.1
     maxvisit_init: float = 50.0
     use_mixed_value: bool = True
+    tokens: int | None = None
+    frontier_score: str = "expected"
+    value_weight: float = 1.0
+    cost_exponent: float = 1.0
+    prior_exponent: float = 1.0
+    frontier_noise: float = 0.5
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
         _one_of("q_rescale", self.q_rescale, RESCALES)
         _one_of("fpu", self.fpu, FPUS)
+        _one_of("frontier_score", self.frontier_score, SCORES)
         _at_least("simulations", self.simulations, 0)
         for name in ("candidates", "leaves", "considered", "kld_interval"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("max_depth", "node_capacity"):
+        for name in ("max_depth", "node_capacity", "tokens"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         for name in (
@@ -120,6 +137,10 @@ class SearchConfig:
             "temperature",
             "gumbel_scale",
             "min_kld_gain",
+            "value_weight",
+            "cost_exponent",
+            "prior_exponent",
+            "frontier_noise",
         ):
             _number(name, getattr(self, name), low=0.0)
         for name in ("value_scale", "maxvisit_init"):
@@ -129,6 +150,11 @@ class SearchConfig:
         for name in ("discount", "dirichlet_fraction"):
             _number(name, getattr(self, name), low=0.0, high=1.0)
         _number("solution_value", self.solution_value)
+        if self.tokens is not None and self.method != "frontier":
+            raise InputError(
+                f'search.tokens is {self.tokens} but search.method is "{self.method}"; '
+                'leave it out or use method "frontier"'
+            )
         for name in ("smart_pruning", "min_kld_gain", "prune_targets"):
             if getattr(self, name) and self.method != "puct":
                 raise InputError(

@@ -41,6 +41,8 @@ class SearchPool:
     def __init__(self, places: int, config: SearchConfig) -> None:
         if isinstance(places, bool) or not isinstance(places, int) or places < 1:
             raise InputError(f"places is {places!r}; give a whole number of at least 1")
+        if config.method == "frontier":
+            raise InputError('search.method is "frontier"; use a FrontierPool')
         width = config.candidates
         self._config = config
         self._rules = rules_of(config)

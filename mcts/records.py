@@ -76,3 +76,53 @@ class Rows(NamedTuple):
     reward: NDArray[np.float32]
     terminal: NDArray[np.bool_]
     states: NDArray[np.int64]
+
+
+class FrontierRules(NamedTuple):
+    """`SearchConfig` as the kernels of frontier search read it."""
+
+    score: int
+    max_depth: int
+    stop_on_solution: bool
+    solution_value: np.float32
+    cost_exponent: float
+    prior_exponent: float
+    value_weight: float
+    noise: float
+
+
+class Frontier(NamedTuple):
+    """What frontier search knows beside the tree. Heaps are max-heaps of nodes with an unexpanded child."""
+
+    heap: NDArray[np.int32]  # [B, N] nodes, the next to be taken first
+    where: NDArray[np.int32]  # [B, N] a node's index in the heap, NONE while it does not wait there
+    waiting: NDArray[np.int32]  # [B] nodes in the heap
+    key: NDArray[np.float32]  # [B, N] score of the node's best unexpanded child
+    best: NDArray[np.int32]  # [B, N] slot of that child, NONE if there is none
+    bonus: NDArray[np.float32]  # [B, N, K] noise; in a node in use, the fixed part of a child's score
+    uniform: NDArray[np.float64]  # [B, N] in [0, 1): what a play-out draws its next slot by
+    likely: NDArray[np.float64]  # [B, N] log-probability of the path (sampling only)
+    perturbed: NDArray[np.float64]  # [B, N] and with the noise of the path (sampling only)
+    solutions: NDArray[np.int32]  # [B, N] distinct solutions at or below the node
+    cursor: NDArray[np.int32]  # [B, W] node that a play-out has come to, NONE where none is under way
+
+
+class FrontierProgress(NamedTuple):
+    """How far each tree is."""
+
+    spent: NDArray[np.int64]  # [B] states evaluated that were not terminal: one token each
+    budget: NDArray[np.int64]  # [B] of them wanted
+    done: NDArray[np.int64]  # [B] play-outs begun
+    rollouts: NDArray[np.int64]  # [B] of them wanted
+    solution: NDArray[np.int32]  # [B] first node found that solves, NONE if none
+    over: NDArray[np.bool_]  # [B]
+
+
+class Walkers(NamedTuple):
+    """New leaves of one step over all trees, in tree order, each with the play-out it belongs to."""
+
+    row: NDArray[np.int32]
+    walker: NDArray[np.int32]
+    node: NDArray[np.int32]
+    state: NDArray[np.int64]  # the parent's handle
+    action: NDArray[np.int64]

@@ -13,8 +13,10 @@ from tokenzero.mcts.answer import SearchResult
 from tokenzero.mcts.config import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator
+from tokenzero.mcts.frontier import FrontierPool, root_statistics
 from tokenzero.mcts.noise import dirichlet_noise, gumbel_noise
 from tokenzero.mcts.pool import SearchPool
+from tokenzero.mcts.tree import NONE, ROOT
 
 
 def search(
@@ -37,10 +39,16 @@ def search(
         this is subtree reuse, at the price of the walk and no forward. Sequential halving is planned without
         them.
 
+    Frontier search takes no mask, no root noise and nothing carried. Its weights are the shares of the
+    distinct solutions below each child, its play-outs where there is none; it proposes the child with most of
+    them.
+
     The trees of a batch do not influence each other, except that their noise comes from one generator. The
     state handles in `result.tree` stay alive: releasing them is the caller's decision. Raises InputError for
     input of the wrong shape or kind, NaN, or an evaluator that answers so; the trees are then lost.
     """
+    if config.method == "frontier":
+        return _frontier_search(root, evaluator, config, rng)
     actions = np.asarray(root.actions)
     if actions.ndim != 2 or actions.shape[0] < 1:
         raise InputError(
@@ -65,6 +73,42 @@ def search(
     return pool.answer(places, uniform=uniform)
 
 
+def _frontier_search(
+    root: Evaluation, evaluator: Evaluator, config: SearchConfig, rng: np.random.Generator
+) -> SearchResult:
+    batch = np.shape(root.actions)[0]
+    pool, places = FrontierPool(batch, config), np.arange(batch)
+    pool.plant(places, root, rng.spawn(batch))
+    steps = 0
+    while pool.step(evaluator):
+        steps += 1
+    found = pool.answer(places)
+    tree = found.tree
+    visits, q, solutions = root_statistics(found)
+    counts = np.where(solutions.any(axis=1, keepdims=True), solutions, visits)
+    total = counts.sum(axis=1, keepdims=True)
+    weights = np.where(total > 0, counts / np.maximum(total, 1), tree.prior[:, ROOT])
+    rollouts = tree.visits[:, ROOT]
+    backed_up = (tree.value_sum[:, ROOT] / np.maximum(rollouts, 1)).astype(np.float32)
+    open_slots = (tree.action[:, ROOT] != NONE).any(axis=1)
+    return SearchResult(
+        actions=tree.action[:, ROOT],
+        visits=visits,
+        weights=weights.astype(np.float32),
+        q=q,
+        value=np.where(rollouts > 0, backed_up, tree.raw_value[:, ROOT]),
+        chosen=np.where(open_slots, weights.argmax(axis=1), NONE),
+        solution=found.solution,
+        solution_state=found.solution_state,
+        depth=found.depth,
+        nodes=found.nodes,
+        simulations=found.simulations,
+        steps=steps,
+        tree=tree,
+        places=places,
+    )
+
+
 def warm() -> None:
     """Compile every kernel, or load it from numba's cache, so that no later search waits for it.
 
@@ -80,6 +124,7 @@ def warm() -> None:
             prune_targets=True,
             min_kld_gain=1.0,
         ),
+        SearchConfig(method="frontier", simulations=2, candidates=2, max_depth=2),
     ):
         tiny = _TwoMoves()
         search(
