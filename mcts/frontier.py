@@ -75,8 +75,10 @@ class FrontierPool:
             value_weight=float(config.value_weight),
             noise=float(config.frontier_noise),
         )
-        self._tree = Tree.allocate(places, NOISE_NODES, config.candidates)
-        self._front = _frontier(places, NOISE_NODES, config.candidates, config.leaves)
+        expected = NOISE_NODES if config.tokens is None else min(config.tokens + NOISE_NODES, 4096)
+        nodes = NOISE_NODES * -(-expected // NOISE_NODES)
+        self._tree = Tree.allocate(places, nodes, config.candidates)
+        self._front = _frontier(places, nodes, config.candidates, config.leaves)
         self._progress = FrontierProgress(
             spent=np.zeros(places, np.int64),
             budget=np.zeros(places, np.int64),
@@ -210,7 +212,7 @@ class FrontierPool:
 def _frontier(places: int, nodes: int, candidates: int, walkers: int) -> Frontier:
     return Frontier(
         heap=np.zeros((places, nodes), np.int32),
-        where=np.full((places, nodes), NONE, np.int32),
+        where=np.zeros((places, nodes), np.int32),
         waiting=np.zeros(places, np.int32),
         key=np.zeros((places, nodes), np.float32),
         best=np.zeros((places, nodes), np.int32),
@@ -244,4 +246,4 @@ def root_statistics(
     child = tree.child[places, ROOT]
     below = np.take_along_axis(result.solutions, np.maximum(child, 0).astype(np.int64), axis=1)
     visits = np.maximum(tree.edge_visits[places, ROOT], 0)
-    return visits, tree.edge_q[places, ROOT], np.where(child == NONE, 0, below).astype(np.int32)
+    return visits, tree.edge_q[places, ROOT], np.where(child < 0, 0, below).astype(np.int32)

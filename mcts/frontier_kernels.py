@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokenzero.mcts.compiled import kernel
 from tokenzero.mcts.records import Frontier, FrontierProgress, FrontierRules, Rows, Walkers
-from tokenzero.mcts.tree import NONE, ROOT, Tree
+from tokenzero.mcts.tree import LOST, NONE, ROOT, Tree
 
 Ids = NDArray[np.int64]
 
@@ -185,9 +185,20 @@ def settle(tree: Tree, b: int, node: int) -> None:
             if tree.action[b, node, k] == NONE or tree.closed[b, node, k]:
                 continue
             child = tree.child[b, node, k]
-            if child == NONE or not tree.exhausted[b, child]:
+            if child == NONE or (child != LOST and not tree.exhausted[b, child]):
                 return
         tree.exhausted[b, node] = True
+
+
+@kernel
+def forget(tree: Tree, b: int, leaf: int) -> None:
+    """Take back the newest node, an end that lost: it was free of charge, and there may be very many of
+    them."""
+    above, slot = tree.parent[b, leaf], tree.parent_slot[b, leaf]
+    tree.size[b] = leaf
+    tree.child[b, above, slot] = LOST
+    tree.edge_visits[b, above, slot] = 1
+    tree.edge_q[b, above, slot] = -1.0
 
 
 @kernel
@@ -386,6 +397,8 @@ def expand(
             if solved and progress.solution[b] == NONE:
                 progress.solution[b] = node
                 progress.over[b] = progress.over[b] or rules.stop_on_solution
+            if rows.value[i] <= -1.0 and front.cursor.shape[1] == 1:  # nobody took a node after it
+                forget(tree, b, node)
             continue
         progress.spent[b] += 1
         set_bonus(tree, rules, front, b, node)
@@ -412,6 +425,6 @@ def read_root(tree: Tree, front: Frontier, places: Ids) -> None:
         b = int(places[i])
         for k in range(tree.child.shape[2]):
             child = tree.child[b, ROOT, k]
-            if child != NONE:
+            if child >= 0:
                 tree.edge_visits[b, ROOT, k] = tree.visits[b, child]
                 tree.edge_q[b, ROOT, k] = np.float32(tree.value_sum[b, child] / tree.visits[b, child])

@@ -542,3 +542,12 @@ def gumbel_answer(
             most = most if avoided[i, k] else max(most, count[k])
         chosen[i] = best_considered(most, NOTHING, avoided[i], root.gumbel[b], count, logit, score)
         improved_policy(root.blocked[b], logit, score)
+
+
+@kernel
+def improved_policies(tree: Tree, rules: Rules, b: int, nodes: Ids, weights: Floats) -> None:
+    """softmax(logits + completed Q) of `nodes` i64 [M] of tree `b` into `weights` f32 [M, K]."""
+    for i in range(nodes.shape[0]):
+        node = nodes[i]
+        complete_q(tree, rules, b, node, weights[i])
+        improved_policy(tree.closed[b, node], tree.logit[b, node], weights[i])

@@ -181,6 +181,21 @@ class SearchPool:
         self._planted[at] = False
         return result
 
+    def policies(self, place: int, nodes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the search came to at `nodes` int64 [M] of the tree at `place`, as it says of its root: shares
+        of the visits (PUCT; the prior where there are none) or softmax(logits + completed Q) (Gumbel); f32
+        [M, K], 0 in slots without a candidate. Good until the place is planted again.
+        """
+        tree = self._tree
+        if self._config.method == "puct":
+            visits = np.maximum(tree.edge_visits[place, nodes], 0)
+            total = visits.sum(axis=1, keepdims=True)
+            shares = np.where(total > 0, visits / np.maximum(total, 1), tree.prior[place, nodes])
+            return np.asarray(shares, np.float32)
+        weights = np.zeros((len(nodes), self._config.candidates), np.float32)
+        call(kernels.improved_policies, tree, self._rules, place, nodes, weights)
+        return weights
+
     def _usable(self) -> None:
         if self._lost:
             raise InputError("the pool is lost: its evaluator failed in a step; make a new SearchPool")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 ROOT = 0
 NONE = -1
+LOST = -2
 
 # The numbers of one node lie side by side in one cache line, since a walk reads or writes most of them.
 NODE = np.dtype(
@@ -46,7 +47,7 @@ class Tree(NamedTuple):
     terminal: NDArray[np.bool_]  # [B, N]
     exhausted: NDArray[np.bool_]  # [B, N] every leaf below is terminal (kept for skip_exhausted only)
     state: NDArray[np.int64]  # [B, N] the evaluator's handle
-    child: NDArray[np.int32]  # [B, N, K] node index, NONE while unexpanded
+    child: NDArray[np.int32]  # [B, N, K] node index, NONE while unexpanded, LOST for an end without a node
     action: NDArray[np.int64]  # [B, N, K] opaque id, -1 in a slot that holds no candidate
     logit: NDArray[np.float32]  # [B, N, K] as the evaluator gave it
     prior: NDArray[

@@ -159,6 +159,59 @@ def attend(
 
 
 @kernel
+def _add(weight: np.float32, row: Floats, out: Floats) -> None:
+    """``weight`` times ``row`` added to ``out``. In a function of its own it compiles to vector
+    instructions.
+    """
+    for d in range(row.shape[0]):
+        out[d] += weight * row[d]
+
+
+@kernel
+def attend_backward(
+    query: Floats,
+    keys: Floats,
+    values: Floats,
+    read: I32,
+    lengths: I32,
+    window: int,
+    scale: np.float32,
+    start: int,
+    stop: int,
+    weight: Floats,
+    of_weight: Floats,
+    of_out: Floats,
+    of_query: Floats,
+    of_keys: Floats,
+    of_values: Floats,
+) -> None:
+    """Gradients of `attend` for the key groups ``start`` to ``stop`` and their query heads, all N tokens.
+
+    ``of_out`` f32 [N, H, Dv] is the gradient of its result, ``of_query`` f32 [N, H, D] is written, and to
+    ``of_keys`` f32 [S, G, D] and ``of_values`` f32 [S, G, Dv] is added. The weights are computed again rather
+    than kept. ``weight`` and ``of_weight`` f32 [P] are scratch.
+    """
+    shared = query.shape[1] // keys.shape[1]
+    for n in range(query.shape[0]):
+        seen, slots = min(int(lengths[n]), window), read[n]
+        for h in range(start * shared, stop * shared):
+            g = h // shared
+            q, o = query[n, h], of_out[n, h]
+            _scores(q, keys, slots, g, seen, scale, weight)
+            _softmax(weight, seen)
+            _scores(o, values, slots, g, seen, np.float32(1.0), of_weight)
+            mean = np.float32(0.0)
+            for p in range(seen):
+                mean += weight[p] * of_weight[p]
+            for p in range(seen):
+                of_weight[p] = weight[p] * (of_weight[p] - mean) * scale
+            _weigh(of_weight, keys, slots, g, seen, of_query[n, h])
+            for p in range(seen):
+                _add(of_weight[p], q, of_keys[slots[p], g])
+                _add(weight[p], o, of_values[slots[p], g])
+
+
+@kernel
 def rotate_and_write(
     projected: Floats,
     cos: Floats,

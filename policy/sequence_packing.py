@@ -51,6 +51,21 @@ def pack(lengths: npt.NDArray[np.int64]) -> Layout:
     return Layout(starts, rows, width, rows < len(lengths))
 
 
+def cells_of(layout: Layout, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Cell i64 [sum of lengths] of every token, sequence by sequence, for ``lengths`` i64 [N]."""
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(layout.starts, lengths) + within
+
+
+def spread(
+    values: npt.NDArray[np.int64], cells: npt.NDArray[np.int64], layout: Layout, fill: int
+) -> npt.NDArray[np.int64]:
+    """``values`` i64 [T] at ``cells`` i64 [T] of [rows, width], and ``fill`` elsewhere."""
+    spread = np.full(layout.cells, fill, np.int64)
+    spread[cells] = values
+    return spread.reshape(layout.rows, layout.width)
+
+
 def place(
     sequences: Sequence[Sequence[int]], layout: Layout, fill: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -59,11 +74,7 @@ def place(
     A free cell holds ``fill`` at position 0: where positions tell sequences apart, it is one of its own.
     """
     lengths = np.asarray([len(sequence) for sequence in sequences])
-    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    cells = np.repeat(layout.starts, lengths) + within
-    ids = np.full(layout.cells, fill, np.int64)
-    ids[cells] = [token for sequence in sequences for token in sequence]
-    positions = np.zeros(layout.cells, np.int64)
-    positions[cells] = within
-    shape = (layout.rows, layout.width)
-    return ids.reshape(shape), positions.reshape(shape)
+    cells = cells_of(layout, lengths)
+    ids = np.asarray([token for sequence in sequences for token in sequence])
+    positions = cells - np.repeat(layout.starts, lengths)
+    return spread(ids, cells, layout, fill), spread(positions, cells, layout, 0)

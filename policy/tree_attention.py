@@ -11,34 +11,23 @@ whether a model is served rightly is found out by `tiers`, not here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy import kernels, paged_attention
+from tokenzero.policy.attention_switch import attention_configs, refuse_strange, rows_of, switched
 from tokenzero.policy.key_value_pool import Batch, KeyValuePool, chosen
 from tokenzero.policy.student import Output, Student
 from tokenzero.policy.tree_union import Union, unite
 
 NAME = "tree"
-_ENTRY = "_attn_implementation_internal"
-# What families hand to attention that says nothing about what is attended to.
-_HARMLESS = {
-    "position_ids",
-    "cache_position",
-    "use_cache",
-    "output_attentions",
-    "is_causal",
-    "logits_to_keep",
-}
 
 
 class Attention(Protocol):
@@ -144,7 +133,7 @@ class _PoolLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store [1, G, N, D]; returns the pool as [1, G, S, D]."""
-        keys, values = _rows(key_states), _rows(value_states)
+        keys, values = rows_of(key_states), rows_of(value_states)
         pool = self.pool
         if not pool.shaped:
             pool.shape(keys, values)
@@ -171,11 +160,6 @@ class TreeCache(Cache):
         super().__init__(layers=[_PoolLayer(pool) for pool in self.pools])
 
 
-def _rows(states: torch.Tensor) -> torch.Tensor:
-    """[1, G, N, D] as contiguous [N, G, D]."""
-    return states[0].transpose(0, 1).contiguous()
-
-
 def _tree_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -188,16 +172,14 @@ def _tree_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [1, H, N, D], key and value as `TreeCache` returned them."""
-    strange = [name for name, given in kwargs.items() if given is not None and name not in _HARMLESS]
-    if strange:
-        raise InputError(f"{type(module).__name__} hands {', '.join(sorted(strange))} to its attention")
+    refuse_strange(module, kwargs)
     forward = _current.get()
     pool = forward.pool
     if pool is None or key.data_ptr() != pool.keys.data_ptr() or value.data_ptr() != pool.values.data_ptr():
         raise InputError(f"{type(module).__name__} does not attend to what its cache returned")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     window = paged_attention.NO_WINDOW if sliding_window is None else int(sliding_window)
-    return forward.attention.attend(_rows(query), pool, scale, window)[None], None
+    return forward.attention.attend(rows_of(query), pool, scale, window)[None], None
 
 
 AttentionInterface.register(NAME, _tree_attention)
@@ -210,7 +192,7 @@ class TreeAttentionWay:
         self.name = attention.name
         self._student = student
         self._attention = attention
-        self._configs = _configs(student.model)
+        self._configs = attention_configs(student.model)
         layers = int(student.model.config.get_text_config(decoder=True).num_hidden_layers)
         self._cache = TreeCache(layers, slots)
 
@@ -226,7 +208,7 @@ class TreeAttentionWay:
             keep["logits_to_keep"] = torch.from_numpy(batch.targets).to(device)
         token = _current.set(Forward(self._attention))
         try:
-            with self._switched():
+            with switched(self._configs, NAME):
                 output = self._student.forward(
                     torch.from_numpy(batch.tokens)[None].to(device),
                     attention_mask=torch.ones((1, len(batch.tokens)), dtype=torch.int64, device=device),
@@ -239,19 +221,6 @@ class TreeAttentionWay:
             _current.reset(token)
         return chosen(output, batch)
 
-    @contextmanager
-    def _switched(self) -> Iterator[None]:
-        """The model with tree attention; outside of a forward it is as its owner left it."""
-        # Setting the property costs more than a layer's attention; it writes just this entry.
-        before = [vars(config)[_ENTRY] for config in self._configs]
-        try:
-            for config in self._configs:
-                vars(config)[_ENTRY] = NAME
-            yield
-        finally:
-            for config, name in zip(self._configs, before, strict=True):
-                vars(config)[_ENTRY] = name
-
     def resize(self, slots: int) -> None:
         """Have ``slots`` slots, keeping what is in those that stay."""
         for pool in self._cache.pools:
@@ -261,9 +230,3 @@ class TreeAttentionWay:
     def bytes_per_slot(self) -> int:
         """Memory of one token's keys and values over all layers."""
         return sum(pool.bytes_per_slot for pool in self._cache.pools)
-
-
-def _configs(model: PreTrainedModel) -> list[Any]:
-    """Every config object that a layer of the model reads its attention from, each once."""
-    found = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
-    return list(found.values())

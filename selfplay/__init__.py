@@ -7,10 +7,10 @@ the command line, YAML or HTTP.
 
 from __future__ import annotations
 
+from tokenzero.selfplay.arena import ArenaConfig
 from tokenzero.selfplay.config import (
     EvaluationConfig,
     ModelConfig,
-    PlayConfig,
     SelfPlayConfig,
     TaskConfig,
     TeacherConfig,
@@ -18,20 +18,28 @@ from tokenzero.selfplay.config import (
 from tokenzero.selfplay.episode import Episode, from_game, read_episodes, write_episodes
 from tokenzero.selfplay.evaluation import Score, evaluate, wilson
 from tokenzero.selfplay.evaluator import LeafConfig, LeafEvaluator, Parts
+from tokenzero.selfplay.game import Game, Move
+from tokenzero.selfplay.health import HealthConfig
 from tokenzero.selfplay.learner import Learner, LearnerConfig, Losses
+from tokenzero.selfplay.listener import Listener
 from tokenzero.selfplay.methods import BestOfN, Method, Search, greedy
 from tokenzero.selfplay.outcomes import Grader
-from tokenzero.selfplay.player import Game, Move, Player
+from tokenzero.selfplay.play_config import PlayConfig
+from tokenzero.selfplay.player import Player
 from tokenzero.selfplay.replay import Batch, Replay
-from tokenzero.selfplay.run import Listener, Run, checkpoint_path, finished_rounds, shard_path
+from tokenzero.selfplay.retention import RetentionConfig
+from tokenzero.selfplay.run import Run
+from tokenzero.selfplay.run_directory import checkpoint_path, finished_rounds, shard_path
 
 __all__ = [
+    "ArenaConfig",
     "Batch",
     "BestOfN",
     "Episode",
     "EvaluationConfig",
     "Game",
     "Grader",
+    "HealthConfig",
     "LeafConfig",
     "LeafEvaluator",
     "Learner",
@@ -45,6 +53,7 @@ __all__ = [
     "PlayConfig",
     "Player",
     "Replay",
+    "RetentionConfig",
     "Run",
     "Score",
     "Search",

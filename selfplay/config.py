@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import PretrainConfig
 from tokenzero.policy.tiers import EngineConfig
-from tokenzero.selfplay.evaluator import LeafConfig
+from tokenzero.selfplay.arena import ArenaConfig
+from tokenzero.selfplay.health import HealthConfig
 from tokenzero.selfplay.learner import LearnerConfig
-from tokenzero.selfplay.player import Caps
+from tokenzero.selfplay.play_config import PlayConfig
+from tokenzero.selfplay.retention import RetentionConfig
 from tokenzero.value import ValueConfig
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""What ``tracking`` may name: see ``tracking``."""
 
 FORBID: Mapping[str, Any] = {"extra": "forbid"}
 
@@ -51,32 +55,6 @@ class ModelConfig:
             raise InputError(
                 "model needs exactly one of 'load' (a directory or hub name) and 'architecture' "
                 "(a config with model_type)"
-            )
-
-
-@dataclass(frozen=True)
-class PlayConfig:
-    """How a round is played: ``games`` problems, ``games_in_flight`` of them searched together.
-
-    ``fast_simulations`` above 0 turns playout cap randomisation on: a share ``full_share`` of the moves is
-    searched with ``search.simulations`` and learnt from, the others with ``fast_simulations`` and no noise.
-    """
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
-
-    games: int = 3000
-    games_in_flight: int = 1024
-    search: SearchConfig = field(default_factory=SearchConfig)
-    leaf: LeafConfig = field(default_factory=LeafConfig)
-    fast_simulations: int = 0
-    full_share: float = 1.0
-
-    def __post_init__(self) -> None:
-        Caps(self.search.simulations, self.fast_simulations, self.full_share)
-        if self.games < 1 or self.games_in_flight < 1:
-            raise InputError(
-                f"play.games is {self.games} and games_in_flight is {self.games_in_flight}; "
-                "give at least 1 of each"
             )
 
 
@@ -124,7 +102,8 @@ class EvaluationConfig:
 @dataclass(frozen=True)
 class SelfPlayConfig:
     """A run. ``threads`` fixes torch's threads, because the last bits depend on it; ``judge`` maps rule names
-    to -1 or +1.
+    to -1 or +1; ``keep`` says what stays on disk, ``tracking`` who else is told the records: "tensorboard",
+    "wandb", "trackio".
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
@@ -137,7 +116,11 @@ class SelfPlayConfig:
     judge: dict[str, int] = field(default_factory=dict)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    arena: ArenaConfig = field(default_factory=ArenaConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    keep: RetentionConfig = field(default_factory=RetentionConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    tracking: list[str] = field(default_factory=list)
     rounds: int = 12
     seed: int = 1
     threads: int = 2
@@ -153,6 +136,9 @@ class SelfPlayConfig:
                 f"pretrain.steps is {self.pretrain.steps} and pretrain.demonstrations is 0, so there is "
                 "nothing to train on; give some demonstrations, or 0 steps"
             )
+        for name in self.tracking:
+            if name not in TRACKERS or self.tracking.count(name) > 1:
+                raise InputError(f"tracking lists {name!r}; list each of {', '.join(TRACKERS)} at most once")
         self._check_teachers()
         if self.judge and self.play.leaf.judge_eta > 0 and self.learner.root_value_mix > 0:
             raise InputError(

@@ -14,14 +14,13 @@ from tokenzero.policy.pretrain import Example
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.episode import Episode
-from tokenzero.tasks import PublicProblem, Task
+from tokenzero.tasks import Problem, PublicProblem, Task
 
 
 def demonstrate(task: Task, student: Student, count: int, rng: np.random.Generator) -> list[Episode]:
     """``count`` demonstrations on training problems, each position's target being the move that was made.
 
-    The outcome is the public verdict's; one that only gold could score is a reference answer, and counts as
-    won.
+    The outcome is the public verdict's, or the task's score where only gold can tell.
     """
     pairs = task.demonstrations(count, rng) if count else []
     if not pairs:
@@ -30,9 +29,13 @@ def demonstrate(task: Task, student: Student, count: int, rng: np.random.Generat
     answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
     prompts = {prompt: encode_prompt(tokenizer, prompt) for prompt, _ in pairs}
     episodes = []
+    known: dict[str, Problem] = {}
     for (prompt, answer), tokens in zip(pairs, answers, strict=True):
         score = task.verdict(PublicProblem("", prompt), answer).score
-        episodes.append(_episode(prompt, answer, prompts[prompt], tokens, 1.0 if score is None else score))
+        if score is None:
+            known = known or {problem.public.prompt: problem for problem in task.problems("train")}
+            score = task.score(known[prompt], answer)
+        episodes.append(_episode(prompt, answer, prompts[prompt], tokens, score))
     return episodes
 
 

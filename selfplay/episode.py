@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import write_bytes
-from tokenzero.selfplay.player import Game
+from tokenzero.selfplay.game import Game
+from tokenzero.tasks import PublicProblem
 
 SCHEMA = pa.schema(
     [
@@ -27,9 +28,11 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("tokens", pa.list_(pa.int64())),
         ("prompt_len", pa.int32()),
+        ("parents", pa.list_(pa.int32())),
         ("positions", pa.list_(pa.int32())),
         ("actions", pa.list_(pa.list_(pa.int64()))),
         ("weights", pa.list_(pa.list_(pa.float32()))),
+        ("importance", pa.list_(pa.float32())),
         ("root_values", pa.list_(pa.float32())),
         ("attribution", pa.list_(pa.list_(pa.float32()))),
         ("outcome", pa.float32()),
@@ -43,13 +46,15 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Episode:
-    """One played problem.
+    """One played problem: a path of states, or a tree of them.
 
-    ``tokens`` prompt and answer ids; ``positions[i]`` index of the token after which search i was made;
-    ``actions[i]`` and ``weights[i]`` its candidates with visits and their visit distribution;
-    ``attribution[i]`` the chosen action's responsibility by proposer (column 0 the student);
-    ``root_values[j]`` in [-1, 1] of the state after j answer tokens, positions or not; ``outcome`` z in [-1,
-    1].
+    ``tokens`` prompt and answer ids; ``parents[j]`` which answer token comes before answer token j, -1 for
+    the prompt, empty where each follows the one before it. State 0 is the prompt, state j + 1 follows answer
+    token j. ``positions[i]`` index of the token after which search i was made; ``actions[i]`` and
+    ``weights[i]`` its candidates with visits and their visit distribution; ``importance[i]`` how many
+    solutions are below it, empty where each position counts alike; ``attribution[i]`` the chosen action's
+    responsibility by proposer (column 0 the student). ``root_values[j]`` in [-1, 1] of state j, positions or
+    not; in a tree they are the value targets, since its states end differently. ``outcome`` z in [-1, 1].
     """
 
     problem: str
@@ -67,6 +72,8 @@ class Episode:
     simulations: int
     policy_version: int
     seed: int
+    parents: list[int] = field(default_factory=list)
+    importance: list[float] = field(default_factory=list)
 
 
 def from_game(game: Game, outcome: float, policy_version: int, seed: int) -> Episode:
@@ -96,6 +103,39 @@ def from_game(game: Game, outcome: float, policy_version: int, seed: int) -> Epi
         simulations=game.simulations,
         policy_version=policy_version,
         seed=seed,
+    )
+
+
+def from_answer(
+    problem: PublicProblem,
+    prompt: list[int],
+    tokens: list[int],
+    text: str,
+    score: float,
+    policy_version: int,
+    seed: int,
+    forwarded: int,
+) -> Episode:
+    """The episode of an answer that is to be imitated as it stands, each token weighted by its ``score``
+    above 0; ``forwarded`` tokens were spent on its problem.
+    """
+    return Episode(
+        problem=problem.id,
+        prompt=problem.prompt,
+        answer=text,
+        tokens=prompt + tokens,
+        prompt_len=len(prompt),
+        positions=[len(prompt) - 1 + index for index in range(len(tokens))],
+        actions=[[token] for token in tokens],
+        weights=[[1.0]] * len(tokens),
+        root_values=[],
+        attribution=[[1.0]] * len(tokens),
+        outcome=float(np.float32(2.0 * score - 1.0)),
+        forwarded_tokens=forwarded,
+        simulations=0,
+        policy_version=policy_version,
+        seed=seed,
+        importance=[float(np.float32(score))] * len(tokens),
     )
 
 

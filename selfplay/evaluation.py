@@ -13,6 +13,7 @@ import numpy as np
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.ledger import Ledger
+from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import Method, OnGames
 from tokenzero.tasks import Problem, Task
 
@@ -45,13 +46,25 @@ def evaluate(
 
     Raises InputError when there are no problems.
     """
+    return play_and_score(method, task, problems, rng, on_games)[0]
+
+
+def play_and_score(
+    method: Method,
+    task: Task,
+    problems: Sequence[Problem],
+    rng: np.random.Generator,
+    on_games: OnGames | None = None,
+) -> tuple[Score, list[Game], list[float]]:
+    """As :func:`evaluate`, with the games and the score in [0, 1] of each."""
     if not problems:
         raise InputError("there are no problems to evaluate on; give at least one")
     before = method.ledger.copy()
     games = method.play([problem.public for problem in problems], rng, on_games=on_games)
-    solved = sum(task.score(problem, game.text) >= 1.0 for problem, game in zip(problems, games, strict=True))
+    scores = [task.score(problem, game.text) for problem, game in zip(problems, games, strict=True)]
+    solved = sum(score >= 1.0 for score in scores)
     tokens = np.asarray([game.forwarded for game in games])
-    return Score(
+    score = Score(
         method=method.name,
         problems=len(games),
         solved=solved,
@@ -62,6 +75,7 @@ def evaluate(
         mean_depth=float(np.mean([game.depth for game in games])),
         ledger=method.ledger.since(before),
     )
+    return score, games, scores
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

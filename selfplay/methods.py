@@ -25,7 +25,8 @@ from tokenzero.policy.engine import Step
 from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.evaluator import LeafConfig, Parts, banned_tokens
-from tokenzero.selfplay.player import Game, Player
+from tokenzero.selfplay.game import Game
+from tokenzero.selfplay.player import Player
 from tokenzero.tasks import PublicProblem
 
 OnGames = Callable[[int], None]

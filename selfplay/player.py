@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,51 +24,13 @@ from tokenzero.mcts.pool import SearchPool
 from tokenzero.policy.engine import Ids
 from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.evaluator import LeafConfig, LeafEvaluator, Parts
+from tokenzero.selfplay.frontier_player import FrontierQueue
+from tokenzero.selfplay.game import Game, Move
+from tokenzero.selfplay.gathering import gather
 from tokenzero.selfplay.outcomes import Grader
 from tokenzero.tasks import PublicProblem
 
 F32 = npt.NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class Move:
-    """One searched position: candidate ``actions`` i64 [K], the visit distribution ``weights`` f32 [K], the
-    root value after search, and the chosen action's ``responsibility`` f32 [1 + teachers]. ``full`` is False
-    for a fast search of playout cap randomisation, whose weights are no target to learn from.
-    """
-
-    actions: Ids
-    weights: F32
-    visits: npt.NDArray[np.int32]
-    q: F32
-    prior: F32
-    value: float
-    chosen: int
-    responsibility: F32
-    full: bool = True
-
-
-@dataclass
-class Game:
-    """One problem played to its end.
-
-    ``tokens`` the answer; ``moves[i]`` the search before ``tokens[i]`` (fewer moves than tokens when a
-    solution found in the tree was played out at once). ``verdict`` is the public verifier's score, None
-    when only gold could tell. ``forwarded`` tokens this game needs by itself, prompt included, whatever it
-    shares with others; ``depth`` is the deepest node any of its trees reached.
-    """
-
-    problem: PublicProblem
-    prompt: list[int]
-    tokens: list[int] = field(default_factory=list)
-    moves: list[Move] = field(default_factory=list)
-    text: str = ""
-    value: float = 0.0
-    verdict: float | None = None
-    forwarded: int = 0
-    simulations: int = 0
-    depth: int = 0
-    terminal_value: float | None = None
 
 
 class Player:
@@ -77,6 +39,9 @@ class Player:
     Playout cap randomisation (Wu, arXiv:1902.10565, section 3.1) is on when ``fast_simulations`` is above 0:
     each move is searched in full with probability ``full_share``, and otherwise with ``fast_simulations``
     simulations and without noise at the root.
+
+    With ``gather_visits`` above 0 a game keeps what its searches say of every state with that many visits,
+    for targets off the played path (see ``gathering``).
 
     ``on_games(n)`` is called as games finish, for progress bars. ``ledger`` is the total over everything
     played.
@@ -91,6 +56,7 @@ class Player:
         games_in_flight: int = 512,
         fast_simulations: int = 0,
         full_share: float = 1.0,
+        gather_visits: int = 0,
     ) -> None:
         if games_in_flight < 1:
             raise InputError(f"games_in_flight is {games_in_flight}; give at least 1")
@@ -99,6 +65,7 @@ class Player:
         self._config = search_config
         self._leaf = leaf or LeafConfig()
         self._in_flight = games_in_flight
+        self._gather_visits = gather_visits
         self._caps = Caps(search_config.simulations, fast_simulations, full_share)
 
     def play(
@@ -120,7 +87,13 @@ class Player:
         started = time.perf_counter()
         evaluator = LeafEvaluator(self._parts, self._leaf, self._config.candidates, places, grader)
         public = self._parts.task.public_verifier
-        queue = _Queue(evaluator, self._config, self._caps, problems, rng, places, public)
+        queue: _Queue | FrontierQueue
+        if self._config.method == "frontier":
+            config = self._frontier_config(public or grader is not None)
+            queue = FrontierQueue(evaluator, config, problems, rng, places, public)
+        else:
+            queue = _Queue(evaluator, self._config, self._caps, problems, rng, places, public)
+            queue.gather_visits = self._gather_visits
         try:
             queue.play(on_games)
         finally:  # also when a verifier or the model fails: the engine serves others after us
@@ -128,6 +101,16 @@ class Player:
             self.ledger.simulations += sum(game.simulations for game in queue.games)
             self.ledger.wall_s += time.perf_counter() - started
         return queue.games
+
+    def _frontier_config(self, verified: bool) -> SearchConfig:
+        """The config with the longest answer in it. Raises InputError where nobody can verify an answer."""
+        if not verified:
+            raise InputError(
+                f"method frontier needs to know a solution when it has one, and {self._parts.task.name} has "
+                "no public verifier; use method gumbel or puct"
+            )
+        longest = self._config.max_depth or self._parts.task.max_answer_tokens
+        return replace(self._config, max_depth=longest)
 
 
 @dataclass(frozen=True)
@@ -179,6 +162,7 @@ class _Queue:
         public: bool,
     ) -> None:
         self.games: list[Game] = []
+        self.gather_visits = 0
         self._public = public
         self._evaluator = evaluator
         self._config = config
@@ -262,6 +246,10 @@ class _Queue:
         result = self._pool.answer(places, uniform=uniform)
         goals = np.where(self._goal[places] == NONE, result.solution_state, self._goal[places])
         slots = _committed(evaluator, result, rows, goals)
+        if self.gather_visits:
+            for index in np.flatnonzero(self._full[places]).tolist():
+                game = self.games[int(self._game[places[index]])]
+                gather(self._pool, result, index, int(slots[index]), game, self.gather_visits)
         self._record(result, places, slots)
         chosen, visits = _taken(result.actions, slots), _taken(result.visits, slots)
         self._carried[places] = np.maximum(visits - 1, 0)

@@ -1,42 +1,46 @@
 """The replay window as arrays, and training batches cut from it.
 
-Episodes are laid out once per round so that a batch costs a few array look-ups. One causal forward per
-sequence then trains every searched position in it. This file does not know the losses.
+Episodes are laid out once per round so that a batch costs a few array look-ups. One forward then trains every
+state in it: an episode is a path of answer tokens or a tree of them, and a state is what a token leads to.
+This file does not know the losses, nor how sequences share the rows of a forward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.sequence_packing import Layout, pad, place
 from tokenzero.policy.student import Student
+from tokenzero.policy.tree_packing import PackedTrees
 from tokenzero.selfplay.episode import Episode
 from tokenzero.tasks import Task
 from tokenzero.value import mix_targets
 
+Ids = npt.NDArray[np.int64]
+Pack = Callable[[Sequence[Ids], Sequence[Ids]], PackedTrees]
+"""(tokens, parents) of each sequence, i64 [T] -> where they lie in a forward; see
+``TrainingForward.pack``."""
+
 
 class Batch(NamedTuple):
-    """``ids`` i64 [R, W]; ``positions`` i64 [R, W], None when each row holds one sequence. A cell is an index
-    into the R * W tokens, row by row. P policy targets: ``cells`` i64 [P], ``actions`` i64 [P, K],
-    ``weights`` f32 [P, K] (0 at pads), ``importance`` f32 [P]. V value targets: ``value_cells`` i64 [V],
-    ``value_targets`` f32 [V]. ``starts`` i64 [N]: the cell at which each episode begins.
+    """What one forward reads (``packed``) and what is learnt from it. A cell is an index into its tokens.
+
+    P policy targets: ``cells`` i64 [P], ``actions`` i64 [P, K], ``weights`` f32 [P, K] (0 at pads),
+    ``importance`` f32 [P]. V value targets: ``value_cells`` i64 [V], ``value_targets`` f32 [V].
     """
 
-    ids: torch.Tensor
-    positions: torch.Tensor | None
+    packed: PackedTrees
     cells: torch.Tensor
     actions: torch.Tensor
     weights: torch.Tensor
     importance: torch.Tensor
     value_cells: torch.Tensor
     value_targets: torch.Tensor
-    starts: torch.Tensor
 
 
 class Totals(NamedTuple):
@@ -48,12 +52,13 @@ class Totals(NamedTuple):
 
 
 class Replay:
-    """E episodes, at most M searched positions each.
+    """E episodes. State j of an episode follows its answer token j - 1; state 0 follows the prompt.
 
-    Answer arrays are indexed by answer position j: the state after j answer tokens. ``_actions`` i64 and
-    ``_weights`` f32 [E, M, K] hold the visit distributions (M counts one position more than any answer, for
-    the end mark), ``_importance`` f32 [E, M] the policy loss's weight (0: not searched), ``_believed`` f32
-    [E, M] root values. In won games ``played_share`` of each visit distribution goes to the move played.
+    lost_weight: policy loss of lost games. root_value_mix: share of root values in the value targets of
+    paths. played_share: share of the move played in the policy targets of won paths. sharpness: exponent on
+    the weights of trees. count_exponent: exponent on how many solutions are below a position (0: every
+    position alike). value_states: states without a policy target that are kept of each tree, drawn by ``rng``
+    (None: all).
     """
 
     def __init__(
@@ -64,98 +69,145 @@ class Replay:
         lost_weight: float = 1.0,
         root_value_mix: float = 0.0,
         played_share: float = 0.0,
+        sharpness: float = 1.0,
+        count_exponent: float = 1.0,
+        value_states: int | None = None,
+        rng: np.random.Generator | None = None,
     ) -> None:
         if not episodes:
             raise InputError("there are no episodes to learn from; play at least one game")
         self._student = student
+        self._lost_weight, self._played_share = lost_weight, played_share
+        self._root_value_mix, self._sharpness, self._count_exponent = (
+            root_value_mix,
+            sharpness,
+            count_exponent,
+        )
         self._prompt_texts = [episode.prompt for episode in episodes]
-        self._prompts = [episode.tokens[: episode.prompt_len] for episode in episodes]
-        self._answers = [episode.tokens[episode.prompt_len :] for episode in episodes]
-        self._lengths = np.asarray([len(answer) for answer in self._answers])
-        longest = int(self._lengths.max()) + 1
-        slots = max((len(actions) for e in episodes for actions in e.actions), default=1)
-        shape = (len(episodes), longest)
-        # One slot more than any search had, for the move that was played.
-        self._actions = np.zeros((*shape, slots + 1), np.int64)
-        self._weights = np.zeros((*shape, slots + 1), np.float32)
-        self._importance = np.zeros(shape, np.float32)
-        self._targets = np.zeros(shape, np.float32)
-        for row, episode in enumerate(episodes):
-            self._lay_out(row, episode, lost_weight, root_value_mix, played_share)
+        self._prompts = [np.asarray(episode.tokens[: episode.prompt_len]) for episode in episodes]
+        self._answers: list[Ids] = []
+        self._parents: list[Ids] = []
+        columns: list[list[Any]] = [[], [], [], []]  # of `_targets_of`
+        counts, values = [], []
+        for episode in episodes:
+            kept = _kept(episode, value_states, rng)
+            answer, parents = _answer(episode, kept)
+            self._answers.append(answer)
+            self._parents.append(parents)
+            targets = list(self._targets_of(episode, kept))
+            counts.append(len(targets))
+            for target in targets:
+                for column, entry in zip(columns, target, strict=True):
+                    column.append(entry)
+            values.append(self._values_of(episode, kept))
+        # Rows of targets lie one after the other; those of episode e begin at `_first[e]`.
+        self._count = np.asarray(counts, np.int64)
+        self._first = np.cumsum(self._count) - self._count
+        state, actions, weights, importance = columns
+        self._state = np.asarray(state, np.int64)
+        self._importance = np.asarray(importance, np.float32)
+        self._actions, self._weights = _table(actions, weights)
+        self._states = np.asarray([len(answer) + 1 for answer in self._answers], np.int64)
+        self._first_state = np.cumsum(self._states) - self._states
+        self._values = np.concatenate(values)
 
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def _lay_out(
-        self, row: int, episode: Episode, lost_weight: float, root_value_mix: float, played_share: float
-    ) -> None:
-        won = episode.outcome > 0
-        played = played_share if won else 0.0
-        for position, actions, weights in zip(
-            episode.positions, episode.actions, episode.weights, strict=True
-        ):
-            place = position - (episode.prompt_len - 1)
-            self._actions[row, place, : len(actions)] = actions
-            self._weights[row, place, : len(weights)] = np.multiply(weights, 1.0 - played)
-            self._actions[row, place, -1] = episode.tokens[position + 1]
-            self._weights[row, place, -1] = played
-            self._importance[row, place] = 1.0 if won else lost_weight
-        end, answer, eos = len(self._answers[row]), self._answers[row], self._student.eos_id
-        if won and eos is not None and (not answer or answer[-1] != eos):
-            # The task's verdict ended the game; the policy learns to end the answer by itself.
-            self._actions[row, end, 0], self._weights[row, end, 0], self._importance[row, end] = eos, 1.0, 1.0
-        believed = np.full(self._targets.shape[1], episode.outcome, np.float32)
-        believed[: len(episode.root_values)] = episode.root_values
-        self._targets[row] = mix_targets(episode.outcome, believed, root_value_mix)
+    @property
+    def states(self) -> int:
+        """States that are trained on."""
+        return int(self._states.sum())
 
-    def totals(self, chosen: npt.NDArray[np.int64]) -> Totals:
+    @property
+    def taught(self) -> Ids:
+        """Episodes, i64, that have a policy target."""
+        total = np.add.reduceat(
+            np.append(self._importance, 0.0), np.minimum(self._first, len(self._importance))
+        )
+        return np.flatnonzero((self._count > 0) & (total > 0))
+
+    def totals(self, chosen: Ids) -> Totals:
         """How much there is to learn from the episodes ``chosen`` i64 [N]."""
-        importance = self._importance[chosen]
+        importance = self._importance[_ranges(self._first[chosen], self._count[chosen])]
         return Totals(
-            importance=float(importance.sum()),
+            importance=float(importance.sum(dtype=np.float64)),
             positions=int(np.count_nonzero(importance)),
-            values=int(self._lengths[chosen].sum()) + len(chosen),
+            values=int(self._states[chosen].sum()),
         )
 
-    def batch(
-        self,
-        chosen: npt.NDArray[np.int64],
-        task: Task | None,
-        rng: np.random.Generator,
-        layout_of: Callable[[npt.NDArray[np.int64]], Layout] = pad,
-    ) -> Batch:
-        """The episodes ``chosen`` i64 [N], laid out by ``layout_of`` their lengths. With a ``task`` each
-        prompt is replaced by an equivalent one (its ``augment``).
+    def mix_values(self, chosen: Ids, values: npt.NDArray[np.float32], share: float) -> None:
+        """Move the value targets of states whose end is not known (strictly between -1 and 1) by ``share``
+        towards ``values`` f32, one for each state of the episodes ``chosen`` i64 [N], in order.
+        """
+        states = _ranges(self._first_state[chosen], self._states[chosen])
+        old = self._values[states]
+        self._values[states] = np.where(np.abs(old) < 1.0, old + np.float32(share) * (values - old), old)
+
+    def batch(self, chosen: Ids, task: Task | None, rng: np.random.Generator, pack: Pack) -> Batch:
+        """The episodes ``chosen`` i64 [N], laid out by ``pack``. With a ``task`` each prompt is replaced by
+        an equivalent one (its ``augment``).
         """
         prompts = self._equivalent(chosen, task, rng)
-        lengths = self._lengths[chosen]
-        before = np.asarray([len(prompt) for prompt in prompts])
-        layout = layout_of(before + lengths)
-        answers = (self._answers[index] for index in chosen.tolist())
-        sequences = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-        ids, positions = place(sequences, layout, self._student.pad_id)
-        first = layout.starts + before - 1  # the cell after which an answer begins
-        importance = self._importance[chosen]
-        rows, places = np.nonzero(importance)
-        source = chosen[rows]
-        value_rows, value_places = np.nonzero(np.arange(self._targets.shape[1]) <= lengths[:, None])
+        ids, parents = [], []
+        for index, prompt in zip(chosen.tolist(), prompts, strict=True):
+            ids.append(np.concatenate((prompt, self._answers[index])))
+            before = np.arange(-1, len(prompt) - 1)
+            parents.append(np.concatenate((before, self._parents[index] + len(prompt))))
+        packed = pack(ids, parents)
+        sizes = np.asarray([len(tokens) for tokens in ids], np.int64)
+        # Token after which each episode's answer begins, among all tokens: its state 0.
+        start = np.cumsum(sizes) - sizes + np.asarray([len(prompt) for prompt in prompts], np.int64) - 1
+        rows = _ranges(self._first[chosen], self._count[chosen])
+        tokens = np.repeat(start, self._count[chosen]) + self._state[rows]
+        learnt = self._importance[rows] > 0
+        rows, tokens = rows[learnt], tokens[learnt]
+        states = _ranges(self._first_state[chosen], self._states[chosen])
+        within = states - np.repeat(self._first_state[chosen], self._states[chosen])
         arrays = (
-            ids,
-            positions,
-            first[rows] + places,
-            self._actions[source, places],
-            self._weights[source, places],
-            importance[rows, places],
-            first[value_rows] + value_places,
-            self._targets[chosen[value_rows], value_places],
-            layout.starts,
+            packed.cells[tokens],
+            self._actions[rows],
+            self._weights[rows],
+            self._importance[rows],
+            packed.cells[np.repeat(start, self._states[chosen]) + within],
+            self._values[states],
         )
-        batch = Batch(*(torch.from_numpy(array).to(self._student.device) for array in arrays))
-        return batch if layout.packed else batch._replace(positions=None)
+        return Batch(packed, *(torch.from_numpy(array).to(self._student.device) for array in arrays))
 
-    def _equivalent(
-        self, chosen: npt.NDArray[np.int64], task: Task | None, rng: np.random.Generator
-    ) -> list[list[int]]:
+    def _targets_of(self, episode: Episode, kept: Ids) -> Any:
+        """(state, actions, weights, importance) of each policy target."""
+        won, eos = episode.outcome > 0, self._student.eos_id
+        tree = bool(episode.parents)
+        played = self._played_share if won and not tree else 0.0
+        answer = episode.tokens[episode.prompt_len :]
+        number = np.cumsum(kept) - 1  # of the states that are kept
+        weight = 1.0 if won else self._lost_weight
+        for index, position in enumerate(episode.positions):
+            state = position - (episode.prompt_len - 1)
+            actions, shares = list(episode.actions[index]), np.asarray(episode.weights[index])
+            if tree and self._sharpness != 1.0:
+                shares = shares**self._sharpness / (shares**self._sharpness).sum()
+            if played:
+                shares = np.append(shares * (1.0 - played), played)
+                actions.append(answer[state])
+            below = episode.importance[index] ** self._count_exponent if episode.importance else 1.0
+            yield int(number[state]), actions, shares, weight * below
+        if not won or eos is None:
+            return
+        # The task's verdict ended the game; the policy learns to end the answer by itself.
+        for end in _ends(episode, answer):
+            if not answer or end == 0 or answer[end - 1] != eos:
+                yield int(number[end]), [eos], np.ones(1), 1.0
+
+    def _values_of(self, episode: Episode, kept: Ids) -> npt.NDArray[np.float32]:
+        states = len(episode.tokens) - episode.prompt_len + 1
+        believed = np.full(states, episode.outcome, np.float32)
+        believed[: len(episode.root_values)] = episode.root_values
+        if episode.parents:
+            return believed[kept]
+        return mix_targets(episode.outcome, believed, self._root_value_mix)[kept]
+
+    def _equivalent(self, chosen: Ids, task: Task | None, rng: np.random.Generator) -> list[Ids]:
         own = [self._prompts[index] for index in chosen.tolist()]
         if task is None:
             return own
@@ -164,6 +216,65 @@ class Replay:
         encodings = self._student.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         bos = self._student.tokenizer.bos_token_id
         return [
-            ([bos] if old[0] == bos else []) + encoding.ids
+            np.asarray(([bos] if old[0] == bos else []) + encoding.ids, np.int64)
             for old, encoding in zip(own, encodings, strict=True)
         ]
+
+
+def _kept(episode: Episode, value_states: int | None, rng: np.random.Generator | None) -> Any:
+    """Which states of an episode are learnt from, bool [n + 1]: of a tree those with policy targets, a few
+    more, and whatever stands above them.
+    """
+    states = len(episode.tokens) - episode.prompt_len + 1
+    if not episode.parents or value_states is None or rng is None:
+        return np.ones(states, np.bool_)
+    kept = np.zeros(states, np.bool_)
+    kept[0] = True
+    kept[np.asarray(episode.positions, np.int64) - (episode.prompt_len - 1)] = True
+    kept[_ends(episode, episode.tokens[episode.prompt_len :])] = True
+    others = np.flatnonzero(~kept)
+    kept[rng.choice(others, size=min(value_states, len(others)), replace=False)] = True
+    above = np.asarray(episode.parents) + 1
+    for state in range(states - 1, 0, -1):
+        if kept[state]:
+            kept[above[state - 1]] = True
+    return kept
+
+
+def _answer(episode: Episode, kept: Any) -> tuple[Ids, Ids]:
+    """Answer tokens of the kept states, and the number of the token before each (-1 for the prompt)."""
+    answer = np.asarray(episode.tokens[episode.prompt_len :], np.int64)
+    if not episode.parents:
+        return answer, np.arange(-1, len(answer) - 1)
+    number = np.cumsum(kept) - 2  # of the answer token behind a state
+    wanted = kept[1:]
+    return answer[wanted], number[np.asarray(episode.parents, np.int64)[wanted] + 1]
+
+
+def _ends(episode: Episode, answer: Sequence[int]) -> Ids:
+    """States in which a solution ends: of a won path its last one, of a tree its solved leaves."""
+    if not episode.parents:
+        return np.asarray([len(answer)] if episode.outcome > 0 else [], np.int64)
+    leaf = np.ones(len(answer) + 1, np.bool_)
+    leaf[np.asarray(episode.parents) + 1] = False
+    return np.flatnonzero(leaf & (np.asarray(episode.root_values) >= 1.0))
+
+
+def _table(actions: list[Any], weights: list[Any]) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Rows of different lengths side by side, padded with weight 0."""
+    lengths = np.asarray([len(row) for row in actions], np.int64)
+    width = int(lengths.max(initial=1))
+    shape = (len(actions), width)
+    used = np.arange(width) < lengths[:, None]
+    table, shares = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    if len(actions):
+        table[used] = [action for row in actions for action in row]
+        shares[used] = np.concatenate(weights)
+    return table, shares
+
+
+def _ranges(first: Ids, count: Ids) -> Ids:
+    """first[0], first[0] + 1, ..., ``count[0]`` of them, then those of the next."""
+    total = int(count.sum())
+    offset = np.repeat(first - (np.cumsum(count) - count), count)
+    return offset + np.arange(total)

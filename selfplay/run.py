@@ -1,13 +1,10 @@
-"""A run on disk: warm start, then rounds of play -> store -> learn -> evaluate -> checkpoint.
+"""A run on disk: warm start, then rounds of play -> store -> learn -> examine -> promote or keep.
 
-A round is finished when its checkpoint directory has its name: that rename is the only commit point. Every
-random draw comes from (seed, stage, round), so a run killed anywhere and resumed plays the unfinished round
-again and ends with the same bits. Every round's average is promoted. It does not print: see ``Listener``.
-
-    RUN/config.json                      what the run was told
-    RUN/episodes/round-0001.parquet      the games of a round
-    RUN/checkpoints/round-0001/          Hugging Face directory + value head + training state + round.json
-    RUN/metrics.jsonl                    one line a round
+A round is finished when the run's manifest names it: see ``run_directory``. Every random draw comes from
+(seed, stage, round) and every decision is in the rounds' records, so a run killed anywhere and resumed plays
+the unfinished round again and ends with the same bits. The incumbent plays; the learner's average is the
+candidate, which takes its place when the arena says so, or after every round where the arena is off. It does
+not print: see ``Listener``.
 """
 
 from __future__ import annotations
@@ -17,85 +14,39 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.atomic import replace_directory, sweep, write_text
-from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.pretrain import clone, pretrain
 from tokenzero.policy.student import Student
-from tokenzero.policy.tiers import open_engine
-from tokenzero.policy.tokenizers import from_spec
+from tokenzero.selfplay.arena import rungs
 from tokenzero.selfplay.config import SelfPlayConfig
+from tokenzero.selfplay.course import Course
 from tokenzero.selfplay.demonstrations import demonstrate, examples
 from tokenzero.selfplay.ensemble import build_teachers
-from tokenzero.selfplay.episode import Episode, from_game, read_episodes, write_episodes
-from tokenzero.selfplay.evaluation import evaluate
+from tokenzero.selfplay.episode import Episode, read_episodes, write_episodes
 from tokenzero.selfplay.evaluator import Parts
+from tokenzero.selfplay.examiner import Bout, Examiner, HeldOut, alarm_records, without_infinities
+from tokenzero.selfplay.health import Alarm, measure
 from tokenzero.selfplay.learner import Learner, Losses
-from tokenzero.selfplay.methods import Search, greedy
-from tokenzero.selfplay.player import Player
-from tokenzero.tasks import Problem, Task, get_task
+from tokenzero.selfplay.listener import Listener, Record, Silence
+from tokenzero.selfplay.net import Net
+from tokenzero.selfplay.play_stage import Played, play_round
+from tokenzero.selfplay.retention import Reach, milestones, window_start
+from tokenzero.selfplay.run_directory import RunDirectory, checkpoint_path, shard_path
+from tokenzero.selfplay.tracking import installed, tracking
+from tokenzero.tasks import Task, get_task
 from tokenzero.teachers import Teacher
-from tokenzero.value import RuleJudge, ValueHead
+from tokenzero.value import RuleJudge
 
-DEMONSTRATE, PRETRAIN, VALUE_WARMUP, PLAY, LEARN, EVALUATE = range(6)
+DEMONSTRATE, PRETRAIN, VALUE_WARMUP, PLAY, LEARN, EVALUATE, ARENA, HEALTH = range(8)
 """Stages: the second word of every seed."""
-
-Record = dict[str, Any]
-
-
-class Listener(Protocol):
-    """Hears how a run goes: for progress bars and tables. Must not change anything."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage of ``total`` steps or games begins."""
-        ...
-
-    def advance(self, count: int) -> None:
-        """``count`` more are done."""
-        ...
-
-    def record(self, record: Record) -> None:
-        """A round is finished and on disk."""
-        ...
-
-
-class Silence:
-    """A listener that does nothing."""
-
-    def stage(self, name: str, total: int) -> None: ...
-
-    def advance(self, count: int) -> None: ...
-
-    def record(self, record: Record) -> None: ...
-
-
-def checkpoint_path(run: Path, round_index: int) -> Path:
-    """Where the checkpoint of a round lies."""
-    return run / "checkpoints" / f"round-{round_index:04d}"
-
-
-def shard_path(run: Path, round_index: int) -> Path:
-    """Where the games of a round lie."""
-    return run / "episodes" / f"round-{round_index:04d}.parquet"
-
-
-def finished_rounds(run: Path) -> int:
-    """How many rounds are finished, the warm start (round 0) included."""
-    count = 0
-    while (checkpoint_path(run, count) / "round.json").is_file():
-        count += 1
-    return count
 
 
 class Run:
-    """One self-play run in a directory. Owns the student, the value head and the learner; writes only below
-    ``directory``.
-    """
+    """One self-play run in a directory. Owns the nets and the learner; writes only below ``directory``."""
 
     def __init__(self, config: SelfPlayConfig, directory: Path, listener: Listener | None = None) -> None:
         torch.set_num_threads(config.threads)
@@ -106,77 +57,63 @@ class Run:
         self._train = self.task.problems("train")
         if not self._train:
             raise InputError(f"task {config.task.name!r} has no training problems; enlarge its train split")
-        self._records: list[Record] = []
+        self._store = RunDirectory(directory, config, _reach(config))
+        self._examiner = Examiner(config, self.task, self._listener)
+        self._course = Course()
+        self._learner_now: Learner | None = None
 
     def execute(self, *, resume: bool = False) -> list[Record]:
-        """Play all rounds; returns their records, the warm start's first.
+        """Play all rounds, or as many as an alarm lets it; returns their records, the warm start's first.
 
         Raises:
-            InputError: the directory holds another run, or one that ``resume`` was not asked to continue.
+            InputError: the directory holds another run, one that ``resume`` was not asked to continue, or a
+            damaged file; or another process is at work on it.
             OutputError: something could not be written; what was finished stays.
         """
-        done = self._open(resume)
-        student, head = self._student(done)
-        self._student_now, self._head = student, head
-        self._engine = open_engine(student, self.config.engine)
+        trackers, told = installed(self.config.tracking), asdict(self.config)
+        with self._store.opened(resume), tracking(trackers, self.directory, told) as self._tracking:
+            self._tracking.send(self._store.records)
+            self._play_rounds()
+        return self._store.records
+
+    def _play_rounds(self) -> None:
+        done = len(self._store.records)
+        if done:
+            self._course = Course.of(self._store.records[-1])
+            if done > self.config.rounds or self._course.stopped:
+                return
+        self._open_nets(done)
         counted = self._counts_demonstrations()
         self._demonstrations = self._demonstrate() if done == 0 or counted else []
         if done == 0:
             self._warm_start()
-            done = 1
         if not counted:
             self._demonstrations = []  # as large as the replay, and of no more use
-        learner = self._learner(done)
-        for round_index in range(done, self.config.rounds + 1):
-            self._round(round_index, learner)
-        return self._records
+        while len(self._store.records) <= self.config.rounds and not self._course.stopped:
+            self._round(len(self._store.records))
 
-    def _open(self, resume: bool) -> int:
-        directory, told = self.directory, json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n"
-        for folder in (directory, directory / "checkpoints", directory / "episodes"):
-            if folder.is_dir():
-                sweep(folder)
-        path = directory / "config.json"
-        if path.is_file() and not resume:
-            raise InputError(
-                f"{directory} already holds a run; continue it with --resume or choose another --out"
-            )
-        if path.is_file():
-            self._refuse_other_config(_read_json(path))
-        elif directory.exists() and any(directory.iterdir()):
-            raise InputError(f"{directory} is not empty and holds no run; choose another --out")
-        write_text(path, told)
-        done = finished_rounds(directory)
-        self._records = [_read_json(checkpoint_path(directory, r) / "round.json") for r in range(done)]
-        self._write_metrics()
-        return done
-
-    def _refuse_other_config(self, before: Record) -> None:
-        old, now = _flat(before), _flat(json.loads(json.dumps(asdict(self.config))))
-        keys = sorted(key for key in {*old, *now} - {"rounds"} if old.get(key) != now.get(key))
-        if keys:
-            first = f"{keys[0]} (it was {old.get(keys[0])!r}, now {now.get(keys[0])!r})"
-            raise InputError(
-                f"{self.directory} was started with another {', '.join([first, *keys[1:]])}; "
-                "resume with the same config or choose another --out"
-            )
-
-    def _student(self, done: int) -> tuple[Student, ValueHead]:
+    def _open_nets(self, done: int) -> None:
+        """The candidate, and the incumbent where it can be another: without an arena they are one."""
+        engine = self.config.engine
         if done:
-            directory = checkpoint_path(self.directory, done - 1)
-            return Student.load(directory), ValueHead.load(directory)
-        model, seed = self.config.model, self.config.seed
-        if model.load is not None:
-            student = Student.load(model.load)
+            self._candidate = Net.load(self._checkpoint(self._course.learner_from), engine)
         else:
-            tokenizer = from_spec(model.tokenizer or self.task.tokenizer_spec())
-            student = Student.from_config(model.architecture, tokenizer, seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        return student, ValueHead(student.hidden_size, model.value, generator)
+            self._candidate = Net.new(self.config.model, self.task, self.config.seed, engine)
+        self._incumbent = self._candidate
+        if self.config.arena.max_problems:
+            self._incumbent = self._candidate.copy(engine)
+            if done and self._course.incumbent != self._course.learner_from:
+                self._incumbent.restore(self._checkpoint(self._course.incumbent))
+        if done and self._needs_reference():
+            self._examiner.reference = Student.load(self._checkpoint(0))
+
+    def _needs_reference(self) -> bool:
+        probed = self.config.health.games > 0 and self.config.evaluation.problems > 0
+        return self.config.learner.kl_weight > 0 or probed
 
     def _demonstrate(self) -> list[Episode]:
         count, rng = self.config.pretrain.demonstrations, self._rng(DEMONSTRATE, 0)
-        return demonstrate(self.task, self._student_now, count, rng)
+        return demonstrate(self.task, self._candidate.student, count, rng)
 
     def _counts_demonstrations(self) -> bool:
         """Whether rounds need the demonstrations too: n-gram teachers are counted on them."""
@@ -185,216 +122,235 @@ class Run:
 
     def _warm_start(self) -> None:
         started = time.perf_counter()
-        config = self.config.pretrain
+        config, student = self.config.pretrain, self._candidate.student
         loss = 0.0
         if config.steps:
             self._listener.stage("warm start", config.steps)
             loss = pretrain(
-                self._student_now,
-                examples(self._demonstrations, self._student_now),
+                student,
+                examples(self._demonstrations, student),
                 config,
                 int(self._rng(PRETRAIN, 0).integers(2**31)),
-                directory=self.directory / "warm-start" if config.checkpoint_every else None,
+                directory=self._store.warm_start if config.checkpoint_every else None,
                 on_step=lambda step, loss: self._listener.advance(1),
             )
         losses = replace(self._value_warmup(), policy=loss)
-        record = self._evaluated(0, Ledger(), losses)
-        record["wall_s"] = time.perf_counter() - started
-        self._commit(0, record, self._learner(0))
+        held_out = self._held_out(0)
+        if self._needs_reference():
+            self._examiner.reference = clone(student)
+        health = measure(held_out=held_out.probe)
+        self._finish(0, started, None, losses, held_out, health, [], Bout())
 
     def _value_warmup(self) -> Losses:
         """Teach the value head what the demonstrations came to, before the first search leans on it.
 
         The policy learns on from all of them alike: which ones hit their target is the value head's to know.
         """
-        steps = self.config.learner.value_warmup
+        config = self.config.learner
+        steps = config.value_warmup
         if not steps or not self._demonstrations:
             return Losses()
         self._listener.stage("value warm-up", steps)
         learner = Learner(
-            self._student_now,
-            self._head,
+            self._candidate.student,
+            self._candidate.head,
             self.task,
-            replace(self.config.learner, steps=steps, kl_weight=0.0, root_value_mix=0.0, lost_weight=1.0),
+            replace(config, steps=steps, kl_weight=0.0, root_value_mix=0.0, lost_weight=1.0),
             total_steps=steps,
             seed=[self.config.seed, VALUE_WARMUP],
         )
         return learner.learn(self._demonstrations, 0, lambda step: self._listener.advance(1))
 
-    def _learner(self, done: int) -> Learner:
-        config = self.config.learner
-        reference = None
-        if config.kl_weight > 0:
-            start = checkpoint_path(self.directory, 0)
-            reference = Student.load(start) if done else clone(self._student_now)
+    def _learner(self) -> Learner:
+        """The learner as the course wants it; made anew, from the course's checkpoint, where that changed."""
+        if self._learner_now is not None:
+            return self._learner_now
+        config, course = self.config.learner, self._course
+        optimizer = replace(
+            config.optimizer,
+            lr=config.optimizer.lr * course.lr_factor,
+            min_lr=config.optimizer.min_lr * course.lr_factor,
+        )
+        weight = config.entropy_weight + course.entropy_bonus
         learner = Learner(
-            self._student_now,
-            self._head,
+            self._candidate.student,
+            self._candidate.head,
             self.task,
-            config,
+            replace(config, optimizer=optimizer, entropy_weight=weight),
             total_steps=config.steps * max(1, self.config.rounds),
             seed=[self.config.seed, LEARN],
-            reference=reference,
+            reference=self._examiner.reference if config.kl_weight > 0 else None,
         )
-        if done:
-            learner.load(checkpoint_path(self.directory, done - 1))
+        if self._store.records:
+            learner.load(self._checkpoint(course.learner_from))
+        self._learner_now = learner
         return learner
 
-    def _round(self, round_index: int, learner: Learner) -> None:
+    def _round(self, number: int) -> None:
         started = time.perf_counter()
-        teachers = self._teachers(round_index)
-        episodes, ledger = self._play(round_index, teachers)
-        write_episodes(shard_path(self.directory, round_index), episodes)
-        window = range(max(1, round_index - self.config.learner.window + 1), round_index)
+        teachers = self._teachers(number)
+        played = self._played(number, teachers)
+        episodes = played.episodes
+        write_episodes(shard_path(self.directory, number), episodes)
+        window = range(window_start(number, self.config.learner.window), number)
         replay = [episode for r in window for episode in read_episodes(shard_path(self.directory, r))]
-        self._listener.stage("learn", self.config.learner.steps)
-        losses = learner.learn(replay + episodes, round_index, lambda step: self._listener.advance(1))
-        record = self._evaluated(round_index, ledger, losses, episodes, teachers)
-        record["wall_s"] = time.perf_counter() - started
-        self._commit(round_index, record, learner)
-
-    def _play(self, round_index: int, teachers: Sequence[Teacher]) -> tuple[list[Episode], Ledger]:
-        config, rng = self.config.play, self._rng(PLAY, round_index)
-        chosen = rng.choice(len(self._train), size=config.games, replace=config.games > len(self._train))
-        problems = [self._shown(self._train[i], rng) for i in chosen.tolist()]
-
-        def grader(game: int, text: str) -> float:
-            return self.task.score(problems[game], text)
-
-        parts = replace(self._parts(), teachers=teachers, teacher_weights=_equal(teachers))
-        player = Player(
-            parts,
-            config.search,
-            config.leaf,
-            games_in_flight=config.games_in_flight,
-            fast_simulations=config.fast_simulations,
-            full_share=config.full_share,
+        rng = self._rng(HEALTH, number)
+        fresh = self._examiner.of_games(self._candidate, episodes, rng)
+        learnt = self._examiner.of_games(self._candidate, replay, rng)
+        losses = self._learnt(replay + episodes, number)
+        held_out = self._held_out(number)
+        health, alarms = self._examiner.health(
+            losses if replay or episodes else None,
+            played,
+            held_out.probe,
+            fresh,
+            learnt,
+            self._store.records,
         )
-        self._listener.stage("play", config.games)
-        known = None if self.task.public_verifier else grader
-        games = player.play([p.public for p in problems], rng, grader=known, on_games=self._listener.advance)
-        episodes = [
-            from_game(
-                game, 2.0 * self.task.score(problem, game.text) - 1.0, round_index - 1, self.config.seed
-            )
-            for problem, game in zip(problems, games, strict=True)
-        ]
-        return episodes, player.ledger
+        bout = self._bout(number)
+        self._finish(number, started, played, losses, held_out, health, alarms, bout, teachers)
 
-    def _shown(self, problem: Problem, rng: np.random.Generator) -> Problem:
-        public = replace(problem.public, prompt=self.task.augment(problem.public.prompt, rng))
-        return replace(problem, public=public)
+    def _learnt(self, episodes: Sequence[Episode], number: int) -> Losses:
+        if not episodes:
+            return Losses()  # where solutions alone are learnt from, there may be none yet
+        self._listener.stage("learn", self.config.learner.steps)
+        return self._learner().learn(episodes, number, lambda step: self._listener.advance(1))
 
-    def _teachers(self, round_index: int) -> Sequence[Teacher]:
+    def _played(self, number: int, teachers: Sequence[Teacher]) -> Played:
+        played = play_round(
+            replace(self._parts(self._incumbent), teachers=teachers, teacher_weights=_equal(teachers)),
+            self.task,
+            self.config.play,
+            self._train,
+            self._rng(PLAY, number),
+            number,
+            self.config.seed,
+            self._owed(number),
+            self._listener,
+        )
+        version = self._course.incumbent
+        return replace(played, episodes=[replace(e, policy_version=version) for e in played.episodes])
+
+    def _owed(self, number: int) -> int:
+        """Tokens that the rounds before ``number`` forwarded beyond their share."""
+        share = self.config.play.tokens
+        spent = sum(int(record["spent"]) for record in self._store.records)
+        return 0 if share is None else spent - share * (number - 1)
+
+    def _teachers(self, number: int) -> Sequence[Teacher]:
+        """A checkpoint teacher is the student that played so many rounds ago."""
         if self.config.play.leaf.teacher_beta == 0:
             return ()
-        checkpoints = [checkpoint_path(self.directory, r) for r in range(round_index)]
-        vocabulary = self._student_now.vocab_size
-        sequences = examples(self._demonstrations, self._student_now)
-        return build_teachers(self.config.teachers, round_index, checkpoints, sequences, vocabulary)
+        checkpoints = [self._checkpoint(int(record["incumbent"])) for record in self._store.records]
+        student = self._candidate.student
+        sequences = examples(self._demonstrations, student)
+        return build_teachers(self.config.teachers, number, checkpoints, sequences, student.vocab_size)
 
-    def _parts(self) -> Parts:
-        """What a round consults, teachers apart: those help to play, and are not evaluated."""
+    def _parts(self, net: Net) -> Parts:
+        """What a round consults, teachers apart: those help to play, and are not examined."""
         return Parts(
-            student=self._student_now,
-            engine=self._engine,
+            student=net.student,
+            engine=net.engine,
             task=self.task,
-            value_head=self._head,
+            value_head=net.head,
             judge=RuleJudge.from_names(self.config.judge) if self.config.judge else None,
         )
 
-    def _evaluated(
+    def _held_out(self, number: int) -> HeldOut:
+        candidate = self._candidate
+        return self._examiner.held_out(candidate, self._parts(candidate), self._rng(EVALUATE, number))
+
+    def _bout(self, number: int) -> Bout:
+        """The arena, where there is one."""
+        config = self.config.arena
+        if not config.max_problems:
+            return Bout()
+        candidates = set(milestones(number, self.config.keep)) - {self._course.incumbent}
+        past = {}
+        for rung in rungs(sorted(candidates), config.ladder):
+            if self._checkpoint(rung).is_dir():  # `keep.every` may be younger than the round
+                past[rung] = self._parts(Net.load(self._checkpoint(rung), self.config.engine))
+        return self._examiner.bout(
+            self._parts(self._candidate),
+            self._parts(self._incumbent),
+            past,
+            number,
+            self._store.records,
+            self._rng(ARENA, number),
+        )
+
+    def _finish(
         self,
-        round_index: int,
-        ledger: Ledger,
+        number: int,
+        started: float,
+        played: Played | None,
         losses: Losses,
-        episodes: Sequence[Episode] = (),
+        held_out: HeldOut,
+        health: dict[str, float],
+        alarms: Sequence[Alarm],
+        bout: Bout,
         teachers: Sequence[Teacher] = (),
-    ) -> Record:
-        config, parts = self.config.evaluation, self._parts()
-        problems = self.task.problems(config.split)[: config.problems]
-        accuracy: dict[str, float | None] = {"greedy": None, "search": None}
-        if problems:
-            self._listener.stage("evaluate", len(problems) + min(config.search_problems, len(problems)))
-            rng = self._rng(EVALUATE, round_index)
-            accuracy["greedy"] = evaluate(
-                greedy(parts), self.task, problems, rng, self._listener.advance
-            ).accuracy
-            few = problems[: config.search_problems]
-            if few and config.simulations:
-                search = Search(
-                    parts,
-                    replace(self.config.play.search, simulations=config.simulations),
-                    self.config.play.leaf,
-                )
-                accuracy["search"] = evaluate(search, self.task, few, rng, self._listener.advance).accuracy
-        return {
-            "round": round_index,
-            "games": len(episodes),
-            "solved": sum(episode.outcome > 0 for episode in episodes),
-            "promoted": True,
-            "greedy_accuracy": accuracy["greedy"],
-            "search_accuracy": accuracy["search"],
+    ) -> None:
+        """Decide how the run goes on, write the round, and go on that way."""
+        config = self.config
+        actions = {alarm.action for alarm in alarms}
+        patience = config.arena.patience if config.arena.after_losses == "reset" else None
+        course = self._course.after(number, bout.won, actions, config.health, patience)
+        played = played or Played()
+        record: Record = {
+            "round": number,
+            "games": played.problems,
+            "solved": played.solved,
+            "solutions": played.solutions,
+            **course.as_record(),
+            "greedy_accuracy": held_out.greedy,
+            "search_accuracy": held_out.search,
             "loss": {"policy": losses.policy, "value": losses.value, "kl": losses.kl},
-            "health": {
-                "entropy": losses.entropy,
-                "gradient_norm": losses.gradient,
-                "duplicate_answers": _duplicates(episodes),
-            },
+            "health": without_infinities(health),
+            "alarms": alarm_records(alarms),
+            "arena": bout.record,
             "teacher_weights": {
                 teacher.name: weight for teacher, weight in zip(teachers, _equal(teachers), strict=True)
             },
-            "ledger": ledger.as_dict(),
+            "spent": played.spent,
+            "learnt_tokens": losses.cells + losses.reanalysed,
+            "ledger": played.ledger.as_dict(),
+            "wall_s": time.perf_counter() - started,
         }
-
-    def _commit(self, round_index: int, record: Record, learner: Learner) -> None:
-        with replace_directory(checkpoint_path(self.directory, round_index)) as directory:
-            self._student_now.save(directory)
-            self._head.save(directory)
-            learner.save(directory)
-            defaults = {"task": asdict(self.config.task), "search": asdict(self.config.play.search)}
-            (directory / "tokenzero.json").write_text(json.dumps(defaults, indent=2, sort_keys=True) + "\n")
-            (directory / "round.json").write_text(json.dumps(record) + "\n")
-        self._records.append(record)
-        self._write_metrics()
+        learner = self._learner()
+        self._store.commit(record, lambda directory: self._save(directory, learner))
+        self._follow(course, number)
+        self._tracking.send(self._store.records)
         self._listener.record(record)
 
-    def _write_metrics(self) -> None:
-        write_text(
-            self.directory / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records)
-        )
+    def _save(self, directory: Path, learner: Learner) -> None:
+        self._candidate.save(directory)
+        learner.save(directory)
+        defaults = {"task": asdict(self.config.task), "search": asdict(self.config.play.search)}
+        (directory / "tokenzero.json").write_text(json.dumps(defaults, indent=2, sort_keys=True) + "\n")
 
-    def _rng(self, stage: int, round_index: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.seed, stage, round_index])
+    def _follow(self, course: Course, number: int) -> None:
+        """Move the weights where the course wants them, as a resumed run would."""
+        before, self._course = self._course, course
+        if course.learner_from != number:
+            self._candidate.restore(self._checkpoint(course.learner_from))
+            self._learner_now = None
+        if (course.entropy_bonus, course.lr_factor) != (before.entropy_bonus, before.lr_factor):
+            self._learner_now = None
+        if course.promoted and self._incumbent is not self._candidate:
+            self._incumbent.take(self._candidate)
+
+    def _checkpoint(self, number: int) -> Path:
+        return checkpoint_path(self.directory, number)
+
+    def _rng(self, stage: int, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, stage, number])
+
+
+def _reach(config: SelfPlayConfig) -> Reach:
+    lags = [teacher.lag for teacher in config.teachers if teacher.kind == "checkpoint"]
+    return Reach(config.learner.window, max(lags, default=0))
 
 
 def _equal(teachers: Sequence[Teacher]) -> list[float]:
     return [1.0 / len(teachers) for _ in teachers]
-
-
-def _read_json(path: Path) -> Record:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); restore the file or choose another --out") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object; restore the file or choose another --out")
-    return content
-
-
-def _flat(record: Record, prefix: str = "") -> Record:
-    """The record with nested keys joined by dots, as ``--set`` writes them."""
-    flat: Record = {}
-    for key, value in record.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _duplicates(episodes: Sequence[Episode]) -> float:
-    """Share of games whose (problem, answer) an earlier game of the round had already."""
-    if not episodes:
-        return 0.0
-    return 1.0 - len({(episode.problem, episode.answer) for episode in episodes}) / len(episodes)

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
+from tokenzero.tasks.maze import MazeConfig, MazeTask
 from tokenzero.tasks.problem import (
     FAILED,
     ONGOING,
@@ -27,9 +29,13 @@ __all__ = [
     "ONGOING",
     "SOLVED",
     "SPLITS",
+    "ArithmeticConfig",
+    "ArithmeticTask",
     "Automaton",
     "CountdownConfig",
     "CountdownTask",
+    "MazeConfig",
+    "MazeTask",
     "Problem",
     "PublicProblem",
     "Task",

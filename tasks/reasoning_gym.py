@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -36,7 +37,9 @@ class ReasoningGymConfig:
     """train, validation, test: problems per split (fewer if the data set has too few different questions;
     test and validation are served first). seed: 0 to 1400; different seeds give different items. partial:
     keep partial credit instead of scoring 1.0 or 0.0. settings: passed to the data set's own configuration.
-    max_answer_tokens: length limit in characters; 0 takes twice the longest training answer.
+    max_answer_tokens: length limit in characters; 0 takes twice the longest training answer. short: prompts
+    without the words with which all training questions begin and end, and with a colon at the end. shuffled:
+    demonstrations show the answers of other problems, which teaches how answers are written and no more.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -48,6 +51,8 @@ class ReasoningGymConfig:
     partial: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_answer_tokens: int = 0
+    short: bool = False
+    shuffled: bool = False
 
     def __post_init__(self) -> None:
         limits = {"train": MAX_SIZE, "validation": MAX_SIZE, "test": MAX_SIZE, "seed": MAX_SEED}
@@ -82,7 +87,7 @@ class ReasoningGymTask(Task):
         known = sorted(self._package.factory.DATASETS)
         if dataset not in known:
             near = get_close_matches(dataset, known, n=1)
-            way_out = f"did you mean {near[0]!r}?" if near else "see reasoning_gym.factory.DATASETS"
+            way_out = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
             raise InputError(f"reasoning-gym has no data set {dataset!r}; {way_out}")
 
     @property
@@ -128,16 +133,33 @@ class ReasoningGymTask(Task):
     def _problems(self) -> dict[str, tuple[Problem, ...]]:
         return {
             split: tuple(
-                Problem(PublicProblem(name, entry["question"], self.name), _reference(entry))
+                Problem(PublicProblem(name, self._prompt(entry["question"]), self.name), _reference(entry))
                 for name, entry in entries.items()
             )
             for split, entries in self._entries.items()
         }
 
     @cached_property
+    def _frame(self) -> tuple[str, str]:
+        """The text with which all training questions begin, and that with which the rest of them ends."""
+        questions = [entry["question"] for entry in self._entries["train"].values()]
+        begin = _shared_beginning(questions)
+        end = _shared_beginning([question[len(begin) :][::-1] for question in questions])[::-1]
+        return begin, end
+
+    def _prompt(self, question: str) -> str:
+        if not self.config.short:
+            return question
+        begin, end = self._frame
+        return f"{question.removeprefix(begin).removesuffix(end).strip()} :"
+
+    @cached_property
     def _training_answers(self) -> list[tuple[str, str]]:
-        entries = self._entries["train"].values()
-        return [(entry["question"], entry["answer"]) for entry in entries if isinstance(entry["answer"], str)]
+        return [
+            (self._prompt(entry["question"]), entry["answer"])
+            for entry in self._entries["train"].values()
+            if isinstance(entry["answer"], str)
+        ]
 
     def problems(self, split: str) -> Sequence[Problem]:
         """The problems of a split; references are gold answers, or the metadata as JSON if there is none."""
@@ -168,17 +190,22 @@ class ReasoningGymTask(Task):
         return float(raw >= 1.0)
 
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-        """Reference answers of training problems, each used once before any is used again."""
+        """Training problems, each used once before any is used again, with their reference answers; with
+        `shuffled`, each with the reference answer of a random training problem.
+        """
         pairs = self._training_answers
         if not pairs:
             raise InputError(f"{self.name} has no training answers to demonstrate; use another data set")
-        return [pairs[i] for i in np.resize(rng.permutation(len(pairs)), count)]
+        shown = [pairs[i] for i in np.resize(rng.permutation(len(pairs)), count)]
+        if not self.config.shuffled:
+            return shown
+        others = rng.integers(len(pairs), size=count).tolist()
+        return [(prompt, pairs[i][1]) for (prompt, _), i in zip(shown, others, strict=True)]
 
     def tokenizer_spec(self) -> dict[str, Any]:
-        """The characters of the training questions and answers."""
-        seen = {" "}
-        for entry in self._entries["train"].values():
-            seen.update(entry["question"], entry["answer"] if isinstance(entry["answer"], str) else "")
+        """The characters of the training prompts and answers."""
+        seen = {" "}.union(*(answer for _, answer in self._training_answers))
+        seen.update(*(problem.public.prompt for problem in self.problems("train")))
         return {"kind": "characters", "alphabet": "".join(sorted(seen))}
 
 
@@ -192,3 +219,11 @@ def _load_package() -> Any:
 def _reference(entry: Mapping[str, Any]) -> str:
     answer = entry["answer"]
     return answer if isinstance(answer, str) else json.dumps(entry["metadata"], default=str, sort_keys=True)
+
+
+def _shared_beginning(texts: Sequence[str]) -> str:
+    """The longest text with which all ``texts`` begin, up to the last white space in it."""
+    first, last = min(texts, default=""), max(texts, default="")  # what these two share, all do
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = first[: next((place for place, (a, b) in pairs if a != b), len(first))]
+    return shared[: len(shared) - len(re.split(r"\s", shared)[-1])]

@@ -7,31 +7,42 @@ from difflib import get_close_matches
 from typing import Any
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
+from tokenzero.tasks.maze import MazeConfig, MazeTask
 from tokenzero.tasks.problem import Task
 
 COUNTDOWN_PRESETS = {"countdown": CountdownConfig(), "game24": GAME24}
+MAZE = "maze"
+ARITHMETIC = "arithmetic"
 REASONING_GYM = "reasoning-gym:"
 
 
 def get_task(name: str, **options: Any) -> Task:
-    """The task called `name`: "countdown", "game24" or "reasoning-gym:DATASET".
+    """The task called `name`: "countdown", "game24", "maze", "arithmetic" or "reasoning-gym:DATASET".
 
-    options: for the first two, fields of `CountdownConfig` that replace the preset's; for the last, fields of
-    `ReasoningGymConfig`. Raises InputError for an unknown name or option, naming the nearest known one.
+    options: fields that replace those of the task's configuration: `CountdownConfig` for the first two, then
+    `MazeConfig`, `ArithmeticConfig` and `ReasoningGymConfig`. Raises InputError for an unknown name or
+    option, naming the nearest known one.
     """
     if name in COUNTDOWN_PRESETS:
         preset = COUNTDOWN_PRESETS[name]
         _check_options(name, options, preset)
         return CountdownTask(replace(preset, **options), name)
+    if name == MAZE:
+        _check_options(name, options, MazeConfig)
+        return MazeTask(MazeConfig(**options), name)
+    if name == ARITHMETIC:
+        _check_options(name, options, ArithmeticConfig)
+        return ArithmeticTask(ArithmeticConfig(**options), name)
     if name.startswith(REASONING_GYM):
         from tokenzero.tasks.reasoning_gym import ReasoningGymConfig, ReasoningGymTask
 
         dataset = name.removeprefix(REASONING_GYM)
         _check_options(name, options, ReasoningGymConfig)
         return ReasoningGymTask(dataset, ReasoningGymConfig(**options))
-    known = [*COUNTDOWN_PRESETS, REASONING_GYM + "chain_sum"]
+    known = [*COUNTDOWN_PRESETS, MAZE, ARITHMETIC, REASONING_GYM + "DATASET"]
     raise InputError(f"task {name!r} does not exist; {_nearest(name, known)}")
 
 

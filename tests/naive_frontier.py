@@ -14,6 +14,7 @@ import numpy as np
 
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.frontier import NOISE_NODES
+from tokenzero.mcts.tree import LOST
 
 f32 = np.float32
 
@@ -138,6 +139,10 @@ class NaiveFrontier:
                 if not self.open_slots(leaf):
                     rollout["outcome"] = float(row["value"])
                     walkers[w] = None
+                if row["terminal"] and row["value"] <= -1.0 and config.leaves == 1:
+                    self.nodes.pop()  # an end that lost is counted above it and forgotten
+                    self.nodes[node]["children"][slot] = LOST
+                    rollout["at"] = node
                 stop |= bool(row["terminal"] and row["value"] >= 1.0 and config.stop_on_solution)
             if stop or (config.tokens is not None and self.tokens >= config.tokens):
                 for left in walkers:
@@ -159,4 +164,5 @@ class NaiveFrontier:
         record = self.nodes[node]
         if not record["prior"] or record["terminal"] or record["depth"] >= self.config.max_depth:
             return True
-        return all(k in record["children"] and self.exhausted(record["children"][k]) for k in record["prior"])
+        below = [record["children"].get(k) for k in record["prior"]]
+        return all(child is not None and (child == LOST or self.exhausted(child)) for child in below)

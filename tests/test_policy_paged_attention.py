@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,48 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
         run(arguments, paged.NO_WINDOW, 0.25, threads, out)
     assert outs[0].tobytes() == outs[1].tobytes() == outs[2].tobytes()
     np.testing.assert_allclose(outs[0], plain(*arguments, paged.NO_WINDOW, 0.25), atol=2e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 9),
+    st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 1)]),
+    st.sampled_from([2, 5, 16, 33]),
+    st.sampled_from([3, 8]),
+    st.integers(1, 40),
+    st.sampled_from([1, 3, paged.NO_WINDOW]),
+)
+def test_gradients_are_those_of_softmax_over_the_path(
+    seed: int, tokens: int, heads: tuple[int, int], depth: int, width: int, most: int, window: int
+) -> None:
+    query, keys, values, read, lengths = case(seed, tokens, *heads, depth, width, most)
+    gradient = np.random.default_rng(seed).normal(size=(tokens, heads[0], width)).astype(np.float32)
+    q, k, v = (torch.from_numpy(array).double().requires_grad_() for array in (query, keys, values))
+    share = heads[0] // heads[1]
+    for n in range(tokens):
+        seen = torch.from_numpy(read[n, : min(lengths[n], window)]).long()
+        of_head = [k[seen].repeat_interleave(share, 1), v[seen].repeat_interleave(share, 1)]
+        weight = torch.softmax(torch.einsum("hd,phd->hp", q[n], of_head[0]) * 0.3, 1)
+        out = torch.einsum("hp,phd->hd", weight, of_head[1])
+        (out * torch.from_numpy(gradient[n])).sum().backward()  # type: ignore[no-untyped-call]
+    found = paged.Attend(read, lengths, 1).backward(query, keys, values, window, np.float32(0.3), gradient)
+    for mine, true in zip(found, (q.grad, k.grad, v.grad), strict=True):
+        assert true is not None
+        np.testing.assert_allclose(mine, true, atol=2e-5)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paged, "WORK_PER_THREAD", 1)
+    query, keys, values, read, lengths = case(1, 50, 4, 4, 16, 16, 30)
+    gradient = np.random.default_rng(0).normal(size=query.shape).astype(np.float32)
+    found = [
+        paged.Attend(read, lengths, threads).backward(
+            query, keys, values, paged.NO_WINDOW, np.float32(0.25), gradient
+        )
+        for threads in (1, 2, 3)
+    ]
+    assert len({tuple(part.tobytes() for part in parts) for parts in found}) == 1
 
 
 def test_extreme_scores_neither_overflow_nor_vanish() -> None:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, LETTERS, make_student, plain
+from tiny import FAMILIES, LETTERS, MORE_FAMILIES, make_student, plain
 
-from tokenzero.policy import onednn_linear
+from tokenzero.policy import onednn_linear, training_forward
 from tokenzero.policy.pretrain import clone
 from tokenzero.policy.sequence_packing import Layout, pack, place
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import from_spec
 from tokenzero.policy.training_forward import CELLS, TrainingForward
+from tokenzero.policy.tree_packing import PackedTrees, Way, forest, unfold
 
 MORE: dict[str, dict[str, Any]] = {
     "qwen2": {**FAMILIES["llama-gqa"], "model_type": "qwen2"},
@@ -33,8 +34,26 @@ PACKS = ["llama-mha", "llama-gqa", "qwen2", "qwen3", "mistral", "gpt2", "olmo2",
 SEQUENCES = [[1, 5, 6, 7, 4, 9, 8, 4, 5, 5, 6, 2], [1, 8, 4], [1, 4, 4, 6, 2, 7, 7], [1], [1, 9, 5, 5, 2]]
 
 
+# Depths 0 to 9, beyond the sliding windows of 4; siblings at the root, below it and at the end; a chain and a
+# single token beside it.
+PARENTS = [
+    np.asarray(parents)
+    for parents in (
+        [-1, 0, 1, 2, 3, 3, 1, 6, 4, 8, 9, 10, 11, 5, 13, 13, 7, 16, 12, 12],
+        [-1, 0, 1, 2, 3, 4, 5, 6],
+        [-1],
+        [-1, 0, 0, 0, 2, 2],
+        [-1, 0, 1, 1],
+    )
+]
+IDS = [np.random.default_rng(5).integers(0, 9, size=len(parents)) for parents in PARENTS]
+COMPILED = [*FAMILIES, "qwen2", "gpt-neox", "gemma3", "phi3", "opt", "olmo2", "cohere"]
+MASKED = ["gemma2", "gptj", "falcon"]
+UNFOLDED = ["mpt", "mamba", "bloom"]
+
+
 def student_of(family: str) -> Student:
-    if family in FAMILIES:
+    if family in FAMILIES or family in MORE_FAMILIES:
         return make_student(family)
     tokenizer = from_spec({"kind": "characters", "alphabet": LETTERS})
     return Student.from_config(MORE[family], tokenizer, seed=3)
@@ -163,3 +182,155 @@ def test_fast_layers_that_compute_something_else_are_given_back(monkeypatch: pyt
     assert student.model.config._attn_implementation == before
     tokens = SEQUENCES[0]
     assert torch.equal(plain(student, tokens)[0], plain(truth, tokens)[0])
+
+
+def read(forward: TrainingForward, packed: PackedTrees) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [T, V] and hidden states [T, D] of every token of the trees."""
+    wanted = torch.from_numpy(packed.cells)
+    logits, hidden = forward(packed.ids, packed.positions, wanted, packed.mask)
+    return logits, hidden[wanted]
+
+
+def one_by_one(student: Student) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same from one plain forward of each leaf's path, every token read where it stands first."""
+    seen: list[torch.Tensor] = []
+    head: Any = student.model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
+    chains = unfold(forest(PARENTS))
+    paths = np.split(np.concatenate(IDS)[chains.tokens], np.cumsum(chains.lengths)[:-1])
+    logits = [student.model(input_ids=torch.from_numpy(p)[None], use_cache=False).logits[0] for p in paths]
+    hook.remove()
+    at = torch.from_numpy(chains.read)
+    return torch.cat(logits)[at], torch.cat(seen)[at]
+
+
+def loss_of(logits: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with soft targets at every token, and a squared error read off the hidden states."""
+    draw = torch.Generator().manual_seed(1)
+    target = torch.softmax(torch.randn(logits.shape, generator=draw), 1).to(logits.dtype)
+    weight, value = torch.randn(hidden.shape[1], generator=draw), torch.randn(len(hidden), generator=draw)
+    error = hidden @ weight.to(hidden.dtype) / hidden.shape[1] - value.to(hidden.dtype)
+    policy = -(target * torch.log_softmax(logits, 1)).sum(1).mean()
+    return policy + error.square().mean().to(policy.dtype)
+
+
+def check_trees(family: str, way: Way, double: bool, tolerance: float) -> None:
+    student, truth = student_of(family), student_of(family)
+    if double:
+        student.model.double()
+        truth.model.double()
+    forward = TrainingForward(student)
+    assert forward.way == way
+    packed = forward.pack(IDS, PARENTS)
+    tokens = sum(map(len, IDS))
+    assert len(np.unique(packed.cells)) == tokens
+    if way == Way.PATHS:
+        assert packed.ids.numel() == 128, "each token once, and what rounds them up"
+    elif way == Way.MASK:
+        assert packed.ids.shape == (2, 20)
+    logits, hidden = read(forward, packed)
+    expected, features = one_by_one(truth)
+    torch.testing.assert_close(logits, expected.to(logits.dtype), atol=4 * tolerance, rtol=tolerance)
+    mine, true = loss_of(logits, hidden), loss_of(expected.to(logits.dtype), features)
+    torch.testing.assert_close(mine, true, atol=0, rtol=tolerance)
+    mine.backward()  # type: ignore[no-untyped-call]
+    true.backward()  # type: ignore[no-untyped-call]
+    # A bias of keys moves all scores of a softmax alike: its true gradient is 0, so the model's is the scale.
+    scale = max(float(p.grad.abs().max()) for p in truth.model.parameters() if p.grad is not None)
+    for one, other in zip(student.model.parameters(), truth.model.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None and other.grad is not None:
+            torch.testing.assert_close(one.grad / scale, other.grad / scale, atol=tolerance, rtol=0)
+
+
+WAYS = (
+    [(f, Way.PATHS) for f in COMPILED] + [(f, Way.MASK) for f in MASKED] + [(f, Way.CHAINS) for f in UNFOLDED]
+)
+
+
+@pytest.mark.parametrize(("family", "way"), WAYS)
+def test_a_packed_tree_is_its_paths_one_by_one(family: str, way: Way) -> None:
+    """Loss and gradients to 1e-5, whichever way the family is served."""
+    check_trees(family, way, double=False, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "qwen2", "gpt-neox", "gemma3", "opt", "gemma2"])
+def test_a_masked_tree_is_its_paths_to_double_precision(family: str) -> None:
+    # Norms and softmax are computed in float32 whatever the type by most families.
+    check_trees(family, Way.MASK, double=True, tolerance=1e-10 if family == "gpt2" else 2e-6)
+
+
+def test_every_family_of_the_tests_has_a_way() -> None:
+    assert {*COMPILED, *MASKED, *UNFOLDED} == {*FAMILIES, *MORE_FAMILIES, *MORE}
+
+
+def test_chains_are_laid_out_as_sequences() -> None:
+    """The same bits as without any tree: no mask, and packed where that saves."""
+    parents = [np.arange(-1, len(sequence) - 1) for sequence in SEQUENCES]
+    forward = TrainingForward(make_student())
+    packed = forward.pack([np.asarray(sequence) for sequence in SEQUENCES], parents)
+    layout = forward.layout(LENGTHS)
+    ids, positions = place(SEQUENCES, layout, 0)
+    assert packed.mask is None
+    assert packed.positions is not None
+    assert np.array_equal(packed.ids, ids)
+    assert np.array_equal(packed.positions, positions)
+    assert packed.cells.tolist() == cells_of(layout).tolist()
+    even = forward.pack([np.asarray([1, 5])] * 3, [np.asarray([-1, 0])] * 3)
+    assert even.mask is even.positions is None
+    assert even.ids.tolist() == [[1, 5]] * 3
+
+
+def test_the_same_trees_give_the_same_bits() -> None:
+    found = []
+    for _ in range(2):
+        student = make_student()
+        forward = TrainingForward(student)
+        loss_of(*read(forward, forward.pack(IDS, PARENTS))).backward()  # type: ignore[no-untyped-call]
+        found.append([p.grad for p in student.model.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_models_that_share_layouts_read_trees_in_a_way_that_both_know() -> None:
+    one, other, unfolded = (TrainingForward(make_student(f)) for f in ("llama-gqa", "gpt2", "mpt"))
+    one.share_layouts(other)
+    assert (one.way, one.packs) == (other.way, other.packs) == (Way.PATHS, True)
+    one.share_layouts(unfolded)
+    assert (one.way, one.packs) == (unfolded.way, unfolded.packs) == (Way.CHAINS, False)
+    packed = one.pack(IDS, PARENTS)
+    assert packed.mask is packed.positions is None
+    expected, _ = one_by_one(student_of("mpt"))
+    torch.testing.assert_close(read(unfolded, packed)[0], expected, atol=2e-5, rtol=1e-5)
+
+
+def test_a_planted_wrong_ancestor_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths_of, mask_of = training_forward.paths_of, training_forward.mask_of
+
+    def wrong_path(*arguments: Any) -> Any:
+        paths = paths_of(*arguments)
+        paths[7, 2] = paths[7, 3]
+        return paths
+
+    def wrong_mask(*arguments: Any) -> Any:
+        mask = mask_of(*arguments)
+        mask[0, 7, 2] = False
+        return mask
+
+    monkeypatch.setattr(training_forward, "paths_of", wrong_path)
+    assert TrainingForward(make_student()).way == Way.MASK
+    monkeypatch.setattr(training_forward, "mask_of", wrong_mask)
+    assert TrainingForward(make_student()).way == Way.CHAINS
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_a_window_that_is_ignored_is_seen(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    monkeypatch.setattr(TrainingForward, "_windows", lambda self: (set(), None))
+    student = make_student(family)
+    student.model.double()
+    assert TrainingForward(student).way == Way.CHAINS
+
+
+def test_models_with_hardly_any_positions_can_be_tried() -> None:
+    student = make_student()
+    student.model.config.max_position_embeddings = 1
+    assert TrainingForward(student).way == Way.PATHS

@@ -30,7 +30,7 @@ LLAMA = ModelConfig(architecture={"model_type": "llama"})
         (ModelConfig, {}, "exactly one"),
         (ModelConfig, {"load": "x", "architecture": {"model_type": "llama"}}, "exactly one"),
         (PlayConfig, {"games": 0}, "games is 0"),
-        (PlayConfig, {"games_in_flight": 0}, "games_in_flight is 0"),
+        (PlayConfig, {"games_in_flight": 0}, "games_in_flight 0"),
         (PlayConfig, {"fast_simulations": -1}, "fast_simulations is -1"),
         (PlayConfig, {"fast_simulations": 16, "full_share": 0.5}, "fast_simulations is 16"),
         (PlayConfig, {"fast_simulations": 4, "full_share": 0.0}, "full_share is 0"),
@@ -44,6 +44,8 @@ LLAMA = ModelConfig(architecture={"model_type": "llama"})
         (SelfPlayConfig, {"model": LLAMA, "rounds": -1}, "rounds is -1"),
         (SelfPlayConfig, {"model": LLAMA, "threads": 0}, "threads 0"),
         (SelfPlayConfig, {"model": LLAMA, "seed": -1}, "seed -1"),
+        (SelfPlayConfig, {"model": LLAMA, "tracking": ["mlflow"]}, "tracking lists 'mlflow'"),
+        (SelfPlayConfig, {"model": LLAMA, "tracking": ["wandb", "wandb"]}, "at most once"),
         (
             SelfPlayConfig,
             {"model": LLAMA, "pretrain": PretrainConfig(demonstrations=0)},

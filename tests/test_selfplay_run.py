@@ -27,9 +27,11 @@ from transformers import AutoModelForCausalLM
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import OutputError
 from tokenzero.selfplay import run as module
+from tokenzero.selfplay.arena import ArenaConfig
 from tokenzero.selfplay.config import EvaluationConfig, TaskConfig
 from tokenzero.selfplay.episode import read_episodes
-from tokenzero.selfplay.run import Run, checkpoint_path, finished_rounds, shard_path
+from tokenzero.selfplay.run import Run
+from tokenzero.selfplay.run_directory import checkpoint_path, finished_rounds, shard_path
 from tokenzero.tasks import Problem
 
 
@@ -78,16 +80,16 @@ def test_two_runs_of_a_seed_are_equal_to_the_last_bit(finished: Path, tmp_path: 
 
 
 def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
-    Run(replace(tiny_config(), seed=6, rounds=1), tmp_path / "run").execute()
+    Run(replace(tiny_config(), seed=6, rounds=2), tmp_path / "run").execute()
     one, other = fingerprint(finished), fingerprint(tmp_path / "run")
-    for name in ("checkpoints/round-0000/model.safetensors", "episodes/round-0001.parquet"):
+    for name in ("checkpoints/round-0000/model.safetensors", "episodes/round-0002.parquet"):
         assert one[name] != other[name]
 
 
 def test_the_records_say_what_the_games_were(finished: Path) -> None:
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == [0, 1, 2, 3]
-    for record in records[1:]:
+    for record in records[2:]:  # of round 1 only the record was kept
         episodes = read_episodes(shard_path(finished, record["round"]))
         assert record["games"] == len(episodes) == 16
         assert record["solved"] == sum(episode.outcome == 1.0 for episode in episodes)
@@ -103,7 +105,9 @@ def test_the_records_say_what_the_games_were(finished: Path) -> None:
         distinct = len({(episode.problem, episode.answer) for episode in episodes})
         assert record["health"]["duplicate_answers"] == pytest.approx(1 - distinct / 16)
         assert record["teacher_weights"] == {"3-gram": 0.5, f"lag1@{max(0, record['round'] - 2)}": 0.5}
-        assert {episode.policy_version for episode in episodes} == {record["round"] - 1}
+        before = records[record["round"] - 1]
+        assert {episode.policy_version for episode in episodes} == {before["incumbent"]}
+        assert record["spent"] == sum(episode.forwarded_tokens for episode in episodes)
         assert 0 <= record["greedy_accuracy"] <= 1
         assert 0 <= record["search_accuracy"] <= 1
         assert set(record["loss"]) >= {"policy", "value"}
@@ -150,11 +154,13 @@ def test_a_run_interrupted_at_any_event_ends_the_same(
     [
         ("pretrain", 1, True),
         ("write_episodes", 2, True),
-        ("write_text", 4, False),  # metrics.jsonl, once the checkpoint has its name
         ("Learner.learn", 3, True),
         ("Learner.save", 3, True),
-        ("Run._play", 2, True),
-        ("Run._commit", 1, False),
+        ("play_round", 2, True),
+        ("Examiner.bout", 2, True),
+        ("RunDirectory.commit", 1, False),
+        ("RunDirectory.commit", 3, True),
+        ("RunDirectory._tidy", 2, False),  # the manifest has its name, the metrics are those of before
     ],
 )
 def test_a_run_interrupted_at_a_boundary_ends_the_same(
@@ -227,9 +233,10 @@ def test_a_full_disk_keeps_what_was_finished(
             Run(tiny_config(), tmp_path).execute()
     done = finished_rounds(tmp_path)
     for name, digest in fingerprint(tmp_path).items():
-        if name.startswith("checkpoints/"):
+        if name.startswith("checkpoints/") and name in whole:  # some would have been deleted later
             assert digest == whole[name]
-    assert len(list((tmp_path / "checkpoints").glob("round-*"))) == done
+    for number in range(done):
+        assert (checkpoint_path(tmp_path, number) / "model.safetensors").is_file()
     resumed(tmp_path)
     assert fingerprint(tmp_path) == whole
 
@@ -352,7 +359,12 @@ def test_a_process_killed_while_it_wrote_its_first_file_does_not_block_the_run(t
     (tmp_path / ".tmp-999999999-0-new-config.json").write_text("{")
     with pytest.raises(Interrupted):
         Run(tiny_config(), tmp_path, Countdown(1, interrupt)).execute(resume=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "metrics.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "lock",
+    }
 
 
 # ---- other shapes of a run
@@ -411,10 +423,13 @@ def test_gold_scores_training_games_only(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "get_task", lambda name, **options: Gold())
     config = tiny_config()
-    config = replace(config, task=TaskConfig("secret"), rounds=1, teachers=[], judge={})
+    config = replace(config, task=TaskConfig("secret"), rounds=1, teachers=[], judge={}, arena=ArenaConfig())
     (start, first) = Run(config, tmp_path / "run").execute()
-    assert scored[:15] == ["validation"] * 15, "the warm start's greedy and search answers, once each"
-    assert set(scored[15:-15]) == {"train"}
+    shown = scored.index("validation")
+    assert set(scored[:shown]) == {"train"}, "demonstrations are on training problems"
+    start_answers = scored[shown : shown + 15]
+    assert start_answers == ["validation"] * 15, "the warm start's greedy and search answers, once each"
+    assert set(scored[shown + 15 : -15]) == {"train"}
     assert scored[-15:] == ["validation"] * 15
     assert first["games"] == 16
     assert start["round"] == 0

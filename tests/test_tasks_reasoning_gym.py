@@ -13,7 +13,13 @@ import pytest
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.tasks import ONGOING, SPLITS, Problem, PublicProblem, get_task
-from tokenzero.tasks.reasoning_gym import MAX_SIZE, SEED_BLOCK, ReasoningGymConfig, ReasoningGymTask
+from tokenzero.tasks.reasoning_gym import (
+    MAX_SIZE,
+    SEED_BLOCK,
+    ReasoningGymConfig,
+    ReasoningGymTask,
+    _shared_beginning,
+)
 
 
 class Doubling:
@@ -152,9 +158,51 @@ def test_vocabulary_and_length_limit_come_from_training_text() -> None:
 
 
 @pytest.mark.usefixtures("package")
+def test_short_prompts_leave_out_what_all_training_questions_say() -> None:
+    task = ReasoningGymTask("doubling", ReasoningGymConfig(short=True))
+    whole = ReasoningGymTask("doubling")
+    assert task._frame == ("", " =")
+    for split in SPLITS:
+        assert _questions(task, split) == [q.removesuffix(" =") + " :" for q in _questions(whole, split)]
+    assert task.tokenizer_spec() == {"kind": "characters", "alphabet": " +0123456789:"}
+    prompts = {prompt for prompt, _ in task.demonstrations(50, np.random.default_rng(0))}
+    assert prompts <= set(_questions(task, "train"))
+    problem = task.problems("test")[0]
+    assert task.score(problem, str(problem.reference)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("texts", "shared"),
+    [
+        (["Add 12 and 3", "Add 14 and 5"], "Add "),
+        (["Add: 1", "Add: 2"], "Add: "),
+        (["Grid:\n1 2", "Grid:\n1 3"], "Grid:\n1 "),
+        (["Add 1", "Sum 1"], ""),
+        (["a", "b"], ""),
+        ([], ""),
+    ],
+)
+def test_what_texts_share_ends_with_a_whole_word(texts: list[str], shared: str) -> None:
+    assert _shared_beginning(texts) == shared
+
+
+@pytest.mark.usefixtures("package")
+def test_shuffled_demonstrations_are_answers_of_other_training_problems() -> None:
+    task = ReasoningGymTask("doubling", ReasoningGymConfig(train=200, shuffled=True))
+    references = {problem.public.prompt: problem.reference for problem in task.problems("train")}
+    pairs = task.demonstrations(200, np.random.default_rng(0))
+    assert {prompt for prompt, _ in pairs} == set(references)
+    assert {answer for _, answer in pairs} <= set(references.values())
+    assert sum(references[prompt] == answer for prompt, answer in pairs) < 10
+    assert pairs == task.demonstrations(200, np.random.default_rng(0))
+
+
+@pytest.mark.usefixtures("package")
 def test_mistakes_are_named() -> None:
     with pytest.raises(InputError, match="no data set 'dubling'; did you mean 'doubling'"):
         get_task("reasoning-gym:dubling")
+    with pytest.raises(InputError, match="no data set 'zzz'; use one of doubling, silent"):
+        get_task("reasoning-gym:zzz")
     with pytest.raises(InputError, match=r"doubling refuses settings .*span must be positive"):
         get_task("reasoning-gym:doubling", settings={"span": 0}).problems("test")
     with pytest.raises(InputError, match="refuses settings"):
@@ -199,3 +247,15 @@ def test_the_real_package(dataset: str) -> None:
         assert task.score(problem, str(problem.reference)) == 1.0
         assert task.score(problem, "certainly not ( this") == 0.0
     assert task.scorer_failures == (3 if dataset == "prime_factorization" else 0)
+
+
+def test_small_sudokus_are_short_and_partly_right_answers_earn_something() -> None:
+    _needs_package()
+    options = {"train": 200, "validation": 3, "test": 30, "short": True, "shuffled": True, "partial": True}
+    task = get_task("reasoning-gym:mini_sudoku", **options)
+    assert isinstance(task, ReasoningGymTask)
+    assert {len(prompt) for prompt in _questions(task, "train")} == {33}
+    assert set(task.tokenizer_spec()["alphabet"]) == set("1234_ \n:")
+    answers = [answer for _, answer in task.demonstrations(30, np.random.default_rng(0))]
+    scores = [task.score(p, answer) for p, answer in zip(task.problems("test"), answers, strict=True)]
+    assert 0.1 < np.mean(scores) < 0.4

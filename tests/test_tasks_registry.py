@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.tasks import GAME24, CountdownConfig, CountdownTask, get_task
+from tokenzero.tasks import (
+    GAME24,
+    ArithmeticConfig,
+    ArithmeticTask,
+    CountdownConfig,
+    CountdownTask,
+    MazeConfig,
+    MazeTask,
+    get_task,
+)
 
 
 def test_presets_and_options() -> None:
@@ -20,10 +29,27 @@ def test_presets_and_options() -> None:
     assert changed.name == changed.problems("test")[0].public.tag == "game24"
 
 
+def test_mazes() -> None:
+    task = get_task("maze", size=8)
+    assert isinstance(task, MazeTask)
+    assert task.config == MazeConfig(size=8)
+    assert task.name == "maze"
+    with pytest.raises(InputError, match="task maze has no option 'sise'; did you mean 'size'"):
+        get_task("maze", sise=8)
+
+
+def test_arithmetic() -> None:
+    task = get_task("arithmetic", digits=2, reverse=True)
+    assert isinstance(task, ArithmeticTask)
+    assert task.config == ArithmeticConfig(digits=2, reverse=True)
+    with pytest.raises(InputError, match="task arithmetic has no option 'digit'; did you mean 'digits'"):
+        get_task("arithmetic", digit=2)
+
+
 def test_unknown_names_get_the_nearest_known_one() -> None:
     with pytest.raises(InputError, match="'countdwn' does not exist; did you mean 'countdown'"):
         get_task("countdwn")
-    with pytest.raises(InputError, match="use one of countdown, game24, reasoning-gym:"):
+    with pytest.raises(InputError, match="use one of countdown, game24, maze, arithmetic, reasoning-gym:"):
         get_task("zzz")
     with pytest.raises(InputError, match="no option 'number'; did you mean 'numbers'"):
         get_task("countdown", number=3)

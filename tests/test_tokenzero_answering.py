@@ -128,10 +128,6 @@ def test_no_samples_and_no_beams_are_refused(opened: Opened) -> None:
 
 
 def test_unknown_methods_are_told_with_the_list(opened: Opened) -> None:
-    with pytest.raises(
-        InputError, match="frontier is not available in this version; use one of greedy, sample"
-    ):
-        build_method(opened, "frontier")
     with pytest.raises(InputError, match="did you mean 'gumbel'"):
         build_method(opened, "gumble")
     with pytest.raises(InputError, match="beam is no search"):

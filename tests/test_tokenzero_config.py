@@ -23,10 +23,19 @@ def _message(preset: str | None = None, path: Path | None = None, overrides: tup
 
 
 def test_the_presets_are_those_promised() -> None:
-    assert preset_names() == ["countdown", "countdown-quick", "game24"]
+    assert preset_names() == [
+        "arithmetic",
+        "countdown",
+        "countdown-quick",
+        "countdown5",
+        "game24",
+        "maze",
+        "maze8",
+        "mini-sudoku",
+    ]
 
 
-@pytest.mark.parametrize("name", ["countdown", "countdown-quick", "game24"])
+@pytest.mark.parametrize("name", sorted(preset_names()))
 def test_every_preset_loads_and_its_model_has_room_for_prompt_and_answer(name: str) -> None:
     config = load_config(name)
     task = get_task(config.task.name, **config.task.options)
@@ -135,7 +144,7 @@ def test_a_mistake_is_blamed_on_the_layer_that_made_it(tmp_path: Path) -> None:
 def test_an_unknown_preset_is_told_with_the_nearest(tmp_path: Path) -> None:
     message = _message("countdwn")
     assert "preset 'countdwn' does not exist; did you mean 'countdown'?" in message
-    assert "countdown-quick, game24" in message
+    assert "countdown-quick, countdown5, game24" in message
     path = tmp_path / "mine.yaml"
     path.write_text("preset: game25\n")
     assert "did you mean 'game24'" in _message(path=path)

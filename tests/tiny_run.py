@@ -19,6 +19,7 @@ from typing import Any
 from tokenzero.mcts import SearchConfig
 from tokenzero.policy.pretrain import PretrainConfig
 from tokenzero.policy.train_state import OptimizerConfig
+from tokenzero.selfplay.arena import ArenaConfig
 from tokenzero.selfplay.config import (
     EvaluationConfig,
     ModelConfig,
@@ -29,6 +30,7 @@ from tokenzero.selfplay.config import (
 )
 from tokenzero.selfplay.evaluator import LeafConfig
 from tokenzero.selfplay.learner import LearnerConfig
+from tokenzero.selfplay.retention import RetentionConfig
 from tokenzero.selfplay.run import Run
 
 OPTIMIZER = OptimizerConfig(lr=1e-2, min_lr=1e-3, warmup_steps=2, batch_size=16, ema=0.9)
@@ -72,19 +74,23 @@ def tiny_config() -> SelfPlayConfig:
         judge={"too_long:12": -1},
         learner=LearnerConfig(steps=4, window=2, value_warmup=5, kl_weight=0.1, optimizer=OPTIMIZER),
         evaluation=EvaluationConfig(problems=10, search_problems=5, simulations=3),
+        arena=ArenaConfig(
+            max_problems=8, batch=4, margin=0.5, alpha=0.2, simulations=2, ladder=1, ladder_problems=4
+        ),
+        keep=RetentionConfig(best=0, last=2),
         rounds=3,
         seed=5,
         threads=1,
     )
 
 
-def without_time(record: dict[str, Any]) -> dict[str, Any]:
+def without_time(record: Any) -> Any:
     """The record without the seconds, which no two runs share."""
-    return {
-        key: without_time(value) if isinstance(value, dict) else value
-        for key, value in record.items()
-        if key != "wall_s"
-    }
+    if isinstance(record, list):
+        return [without_time(value) for value in record]
+    if not isinstance(record, dict):
+        return record
+    return {key: without_time(value) for key, value in record.items() if key != "wall_s"}
 
 
 def fingerprint(directory: Path) -> dict[str, str]:
@@ -94,6 +100,12 @@ def fingerprint(directory: Path) -> dict[str, str]:
         if path.is_dir():
             continue
         content = path.read_bytes()
+        if path.name == "manifest.json":
+            manifest = json.loads(content)
+            for entry in manifest["rounds"]:
+                entry["record"] = without_time(entry["record"])
+                entry["checkpoint"] = {k: v for k, v in entry["checkpoint"].items() if "round.json" not in k}
+            content = json.dumps({**manifest, "sha256": ""}).encode()
         if path.suffix == ".jsonl" or path.name == "round.json":
             records = [without_time(json.loads(line)) for line in content.decode().splitlines()]
             content = json.dumps(records).encode()

@@ -15,6 +15,7 @@ import numpy as np
 from tokenzero.checkpoint import Opened, searching
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tokenizers import encode_prompt
+from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import (
     BeamSearch,
     BestOfN,
@@ -24,10 +25,9 @@ from tokenzero.selfplay.methods import (
     SelfConsistency,
     greedy,
 )
-from tokenzero.selfplay.player import Game
 from tokenzero.tasks import PublicProblem
 
-SEARCHES = ("puct", "gumbel")
+SEARCHES = ("puct", "gumbel", "frontier")
 METHODS = ("greedy", "sample", "beam", "best-of-n", "self-consistency", *SEARCHES)
 SAMPLES = 16
 """Samples or beams where nobody says otherwise."""
@@ -97,14 +97,14 @@ def check_methods(names: list[str]) -> list[str]:
     for name in names:
         if name not in SEARCHES:
             raise InputError(
-                _unknown(name) if name not in METHODS else f"{name} is no search; use puct or gumbel"
+                _unknown(name)
+                if name not in METHODS
+                else f"{name} is no search; use one of {', '.join(SEARCHES)}"
             )
     return names
 
 
 def _unknown(name: str) -> str:
-    if name == "frontier":
-        return f"method frontier is not available in this version; use one of {', '.join(METHODS)}"
     near = get_close_matches(name, METHODS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"method {name!r} does not exist; {hint}there are {', '.join(METHODS)}"

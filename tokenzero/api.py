@@ -21,15 +21,17 @@ from tokenzero.policy.tiers import EngineConfig
 from tokenzero.problem_choice import first_problems
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.evaluation import Score, evaluate
+from tokenzero.selfplay.listener import Listener
 from tokenzero.selfplay.methods import Method
-from tokenzero.selfplay.run import Listener, Run
+from tokenzero.selfplay.run import Run
 from tokenzero.tasks import Task
 
 
 @dataclass(frozen=True)
 class Search:
-    """How hard to search, with the model's own defaults where a field is None: ``method`` "gumbel" or "puct",
-    ``simulations`` per token, ``config`` for everything else (it replaces the model's)."""
+    """How hard to search, with the model's own defaults where a field is None: ``method`` "gumbel", "puct" or
+    "frontier", ``simulations`` per token (of frontier search, play-outs per problem), ``config`` for
+    everything else (it replaces the model's)."""
 
     simulations: int | None = None
     method: str | None = None

@@ -21,12 +21,12 @@ from tokenzero.policy.student import Student
 from tokenzero.policy.tiers import EngineConfig, open_engine
 from tokenzero.selfplay.config import TaskConfig
 from tokenzero.selfplay.evaluator import Parts
-from tokenzero.selfplay.run import checkpoint_path, finished_rounds
+from tokenzero.selfplay.net import HEAD_FILE
+from tokenzero.selfplay.run_directory import playing_checkpoint
 from tokenzero.tasks import Task, get_task
 from tokenzero.value import ValueHead
 
 DEFAULTS_FILE = "tokenzero.json"
-HEAD_FILE = "value_head.json"
 FREE_TEXT_TOKENS = 64
 """Longest free-text answer where nobody says otherwise and the model has room for it."""
 
@@ -92,14 +92,14 @@ def _value_head(source: str, student: Student) -> ValueHead | None:
 
 
 def resolve(model: str | Path) -> str:
-    """The directory or hub name to load: a run directory stands for its latest finished checkpoint."""
+    """The directory or hub name to load: a run directory stands for the checkpoint whose weights play now."""
     path = Path(model)
     if not (path / "checkpoints").is_dir():
         return str(model)
-    done = finished_rounds(path)
-    if not done:
+    playing = playing_checkpoint(path)
+    if playing is None:
         raise InputError(f"run {path} has no finished checkpoint yet; let its warm start end first")
-    return str(checkpoint_path(path, done - 1))
+    return str(playing)
 
 
 def _defaults(directory: Path) -> Defaults:
@@ -125,6 +125,9 @@ def _task(name: str | None, defaults: Defaults, student: Student, max_new_tokens
 
 
 def searching(search: SearchConfig, method: str | None, simulations: int | None) -> SearchConfig:
-    """``search`` with another method or number of simulations, where given."""
-    changed = search if method is None else replace(search, method=method)
+    """``search`` with another method or number of simulations, where given. A budget of tokens stays only
+    with the method it was meant for, and where nobody asks for simulations.
+    """
+    tokens = search.tokens if simulations is None and method in (None, search.method) else None
+    changed = replace(search, method=search.method if method is None else method, tokens=tokens)
     return changed if simulations is None else replace(changed, simulations=simulations, node_capacity=None)

@@ -128,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BENCH", required=True, parser_class=Parser
     )
     _add_bench_depth(bench.add_parser("depth", help="accuracy against tokens spent: search beside best-of-N"))
+    _add_compare(verbs.add_parser("compare", help="ways to learn side by side: runs, table and picture"))
+    _add_report(verbs.add_parser("report", help="a run as one HTML page"))
     _add_doctor(verbs.add_parser("doctor", help="check this installation, and how a model runs on it"))
     return parser
 
@@ -152,8 +154,56 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="report")
+    parser.add_argument("run", metavar="RUN", help="directory of a run")
+    parser.add_argument("--out", metavar="FILE.html", help="where the page goes (default: RUN/report.html)")
+    _add_json(parser)
+
+
 def _add_selfplay(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="selfplay")
+    _add_settings(parser)
+    parser.add_argument(
+        "--seed", metavar="S", type=int, help="seed of everything random (default: the config's)"
+    )
+    parser.add_argument("--out", metavar="RUN", required=True, help="directory of the run")
+    parser.add_argument("--rounds", metavar="N", type=int, help="rounds in all (default: the config's)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    _add_json(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="compare")
+    _add_settings(parser)
+    parser.add_argument(
+        "--arms", metavar="ARM,ARM,...", help="what to compare; NAME:a.b=c changes a setting of one arm"
+    )
+    parser.add_argument("--seeds", metavar="S,S,...", help="default: 1,2,3; with --quick 1,2")
+    parser.add_argument(
+        "--against", metavar="ARM", help="the arm the others are measured by (default: first)"
+    )
+    parser.add_argument("--rounds", metavar="N", type=int, help="rounds in all (default: the config's)")
+    parser.add_argument(
+        "--quick", action="store_true", help="half the rounds, half the play and learning in each, two seeds"
+    )
+    parser.add_argument(
+        "--test-problems", metavar="N", type=int, help="the first N of the test split (default: all)"
+    )
+    parser.add_argument(
+        "--no-test", action="store_true", help="leave the test split unread, for tuning on validation"
+    )
+    parser.add_argument("--jobs", metavar="N", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="where runs and tables go; one that is there is gone on with",
+    )
+    _add_json(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--preset", metavar="NAME", help="settings that come with the package (default: countdown)"
@@ -164,13 +214,6 @@ def _add_selfplay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", metavar="a.b=c", action="append", default=[], help="change one setting; may be repeated"
     )
-    parser.add_argument(
-        "--seed", metavar="S", type=int, help="seed of everything random (default: the config's)"
-    )
-    parser.add_argument("--out", metavar="RUN", required=True, help="directory of the run")
-    parser.add_argument("--rounds", metavar="N", type=int, help="rounds in all (default: the config's)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    _add_json(parser)
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +244,7 @@ def _add_bench_depth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--simulations", metavar="N,N,...", default="0,4,16,64", help="default: 0,4,16,64")
     parser.add_argument("--samples", metavar="N,N,...", default="1,2,4,8,16,32,64", help="sizes of best-of-N")
     parser.add_argument(
-        "--method", metavar="NAME,...", help="puct, gumbel or both (default: the checkpoint's)"
+        "--method", metavar="NAME,...", help="searches: puct, gumbel, frontier (default: the checkpoint's)"
     )
     parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
     parser.add_argument(
@@ -233,10 +276,14 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         metavar="NAME",
-        help="greedy, sample, beam, best-of-n, self-consistency, puct or gumbel (default: the checkpoint's)",
+        help="greedy, sample, beam, best-of-n, self-consistency, puct, gumbel or frontier "
+        "(default: the checkpoint's)",
     )
     parser.add_argument(
-        "--simulations", metavar="N", type=int, help="simulations per token (default: the checkpoint's)"
+        "--simulations",
+        metavar="N",
+        type=int,
+        help="simulations per token; of frontier search play-outs per problem (default: the checkpoint's)",
     )
     parser.add_argument("--n", metavar="N", type=int, help="samples or beams (default: 16)")
     parser.add_argument("--seed", metavar="S", type=int, default=1)

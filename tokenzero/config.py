@@ -67,7 +67,7 @@ def load_config(
     """
     if preset is not None and path is not None:
         raise InputError("give --preset or --config, not both; a file may say 'preset: NAME' itself")
-    layers = _file_layers(Path(path)) if path is not None else [_preset_layer(preset or DEFAULT_PRESET)]
+    layers = _file_layers(Path(path)) if path is not None else _preset_layers(preset or DEFAULT_PRESET)
     layers.extend(_override_layer(word) for word in overrides)
     for layer in layers:
         _check_names(SelfPlayConfig, layer.values, (), layer.source)
@@ -118,14 +118,17 @@ def _holds(values: Any, path: tuple[str, ...]) -> bool:
     return True
 
 
-def _preset_layer(name: str) -> Layer:
+def _preset_layers(name: str) -> list[Layer]:
+    """The settings of a preset, after those of the preset it builds on."""
     known = preset_names()
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"preset {name!r} does not exist; {hint}there are {', '.join(known)}")
     text = resources.files("tokenzero").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return Layer(f"preset {name}", _mapping(parse(text, f"preset {name}"), f"preset {name}"))
+    values = dict(_mapping(parse(text, f"preset {name}"), f"preset {name}"))
+    base = values.pop("preset", None)
+    return [*([] if base is None else _preset_layers(str(base))), Layer(f"preset {name}", values)]
 
 
 def _file_layers(path: Path) -> list[Layer]:
@@ -141,7 +144,7 @@ def _file_layers(path: Path) -> list[Layer]:
     if base is not None and not isinstance(base, str):
         raise InputError(f"{source}: preset is {base!r}; name one of {', '.join(preset_names())}")
     own = Layer(source, values)
-    return [own] if base is None else [_preset_layer(base), own]
+    return [own] if base is None else [*_preset_layers(base), own]
 
 
 def _override_layer(word: str) -> Layer:

@@ -48,7 +48,8 @@ def _main(argv: Sequence[str]) -> int:
 def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
     """Self-play into ``out``, measure its first and last checkpoint on test problems, report."""
     from tokenzero.config import load_config
-    from tokenzero.selfplay.run import Run, checkpoint_path
+    from tokenzero.selfplay.run import Run
+    from tokenzero.selfplay.run_directory import checkpoint_path
 
     gc.freeze()  # as in `cli`
     config = load_config(preset, overrides=[f"seed={seed}"])

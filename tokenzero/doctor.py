@@ -136,10 +136,10 @@ def _search_runs() -> str:
     parts = Parts(student=student, engine=open_engine(student), task=get_task("countdown", **_TASK))
     problems = [problem.public for problem in parts.task.problems("test")]
     answers = []
-    for method in ("gumbel", "puct"):
+    for method in ("gumbel", "puct", "frontier"):
         search = Search(parts, SearchConfig(method=method, simulations=8, candidates=8))
         games = search.play(problems, np.random.default_rng(0))
-        if any(int(game.moves[0].visits.sum()) > 8 for game in games):
+        if any(game.moves[0].visits.sum() > 8 for game in games):
             raise ArithmeticError(f"{method} visited more than it simulated")
         answers += [game.text for game in games]
     return f"{len(answers)} problems searched"

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 Row = dict[str, Any]
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
-BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
-SEARCH_COLOURS = {"gumbel": BLUE, "puct": GREEN}
+BLUE, ORANGE, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
+SEARCH_COLOURS = {"gumbel": BLUE, "puct": GREEN, "frontier": PURPLE}
 
 
 def depth_picture(report: dict[str, Any]) -> bytes:

@@ -69,12 +69,14 @@ class Progression:
             self._progress.advance(self._bar, count)
 
     def record(self, record: dict[str, Any]) -> None:
-        """A round is finished: one row, under a header before the first."""
+        """A round is finished: one row, under a header before the first, and a line for each alarm."""
         self._round = int(record["round"]) + 1
         if not self._headed:
             self._headed = True
             self.say("".join(f"{name:>12}" for name in COLUMNS))
         self.say("".join(f"{cell:>12}" for cell in round_cells(record)))
+        for alarm in record["alarms"]:
+            self.say(f"{'alarm':>12}  {alarm['message']} ({alarm['action']})")
 
     def say(self, line: str) -> None:
         """One line above the bar."""

@@ -1,0 +1,108 @@
+"""One problem played to its end: the answer, what the searches on the way said, and what it cost.
+
+Records only; nothing here plays, scores or learns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenzero.mcts import NONE, ROOT
+from tokenzero.policy.engine import Ids
+from tokenzero.tasks import PublicProblem
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class SearchedTree:
+    """A whole search tree of n nodes, parents before their children; node 0 is the prompt.
+
+    ``parent`` i32 [n], ``token`` i64 [n] that leads to a node (both -1 at the root); ``visits`` i32 [n]
+    play-outs through it, ``value_sum`` f64 [n] their outcomes; ``raw_value`` f32 [n] of the evaluator;
+    ``terminal``, ``exhausted`` bool [n]; ``solutions`` i32 [n], distinct verified solutions at or below it.
+    """
+
+    parent: I32
+    token: Ids
+    visits: I32
+    value_sum: npt.NDArray[np.float64]
+    raw_value: F32
+    terminal: Flags
+    exhausted: Flags
+    solutions: I32
+
+    def path(self, node: int) -> list[int]:
+        """Tokens from the prompt to ``node``."""
+        tokens: list[int] = []
+        while node != ROOT:
+            tokens.append(int(self.token[node]))
+            node = int(self.parent[node])
+        return tokens[::-1]
+
+    def depths(self) -> I32:
+        """Tokens from the prompt to each node, i32 [n]."""
+        depth = np.zeros(len(self.parent), np.int32)
+        for node, above in enumerate(self.parent.tolist()):
+            depth[node] = 0 if above == NONE else depth[above] + 1
+        return depth
+
+
+@dataclass(slots=True)
+class Searched:
+    """A state that a search looked into: its candidates with their share of the improved policy, and its
+    value."""
+
+    actions: list[int]
+    weights: list[float]
+    value: float
+
+
+@dataclass(slots=True)
+class Move:
+    """One searched position: candidate ``actions`` i64 [K], the visit distribution ``weights`` f32 [K], the
+    root value after search, and the chosen action's ``responsibility`` f32 [1 + teachers]. ``full`` is False
+    for a fast search of playout cap randomisation, whose weights are no target to learn from.
+    """
+
+    actions: Ids
+    weights: F32
+    visits: npt.NDArray[np.int32]
+    q: F32
+    prior: F32
+    value: float
+    chosen: int
+    responsibility: F32
+    full: bool = True
+
+
+@dataclass
+class Game:
+    """One problem played to its end.
+
+    ``tokens`` the answer; ``moves[i]`` the search before ``tokens[i]`` (fewer moves than tokens when a
+    solution found in the tree was played out at once). ``verdict`` is the public verifier's score, None when
+    only gold could tell. ``forwarded`` tokens this game needs by itself, prompt included, whatever it shares
+    with others; ``depth`` is the deepest node any of its trees reached. ``tree`` is all that frontier search
+    saw; ``searched`` what other searches say of states, by their answer tokens, where a player was told to
+    gather it.
+    """
+
+    problem: PublicProblem
+    prompt: list[int]
+    tokens: list[int] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    text: str = ""
+    value: float = 0.0
+    verdict: float | None = None
+    forwarded: int = 0
+    simulations: int = 0
+    depth: int = 0
+    terminal_value: float | None = None
+    tree: SearchedTree | None = None
+    searched: dict[tuple[int, ...], Searched] = field(default_factory=dict)
