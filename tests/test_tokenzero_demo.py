@@ -59,7 +59,7 @@ def test_the_comparison_says_when_best_of_n_never_gets_there() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenzero.config.load_config", lambda preset, overrides: small_config())
-    monkeypatch.setattr("tokenzero.bench_depth.SIMULATIONS", (0, 4))
+    monkeypatch.setattr(demo, "BUDGETS", {"gumbel": (0, 4), "puct": (4,), "frontier": (8,)})
     monkeypatch.setattr("tokenzero.bench_depth.SAMPLES", (1, 2))
 
 
@@ -77,6 +77,7 @@ def test_the_demo_leaves_a_run_a_table_and_a_picture(
         "greedy",
         "gumbel",
         "puct",
+        "frontier",
         "best-of-n",
         "best-of-n",
     ]

@@ -41,9 +41,10 @@ FREE = ("keep", "seed", "tracking")
 """Settings that may change from call to call: runs have seeds of their own, and nothing that is learnt
 depends on the others."""
 WARM_START = "warm-start"
-OWN_DEFAULTS = ("threads=1", "evaluation.search_problems=0")
-"""Laid under what the user sets: processes side by side rather than threads, and no evaluation of searches,
-because students are compared without search."""
+OWN_DEFAULTS = ("threads=1", "evaluation.search_problems=0", "arena.max_problems=0")
+"""Laid under what the user sets: processes side by side rather than threads, no evaluation of searches,
+because students are compared without search, and no arena, so that each arm is judged by what it learnt
+last."""
 SEEDS = (1, 2, 3)
 QUICK_SEEDS = (1, 2)
 QUICK_PROBLEMS = 500

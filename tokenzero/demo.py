@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from tokenzero.cli import Parser, guarded, interrupted, prepare
 from tokenzero.progress import COLUMNS, Progression, print_table, round_cells, showing
 
 Row = dict[str, Any]
-SEARCHES = ("gumbel", "puct")
+BUDGETS = {"gumbel": (0, 4, 16, 64), "puct": (4, 16, 64), "frontier": (64, 256, 1024)}
+"""Simulations a move; in frontier search play-outs a problem, most of which end at once and free of
+charge."""
 MOST = 64
-"""Simulations of the search that best-of-N is compared with."""
+"""Simulations of the command that is proposed at the end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +48,8 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
-    """Self-play into ``out``, measure its first and last checkpoint on test problems, report."""
+    """Self-play into ``out``, measure its first checkpoint and the one that plays last on test problems,
+    report."""
     from tokenzero.config import load_config
     from tokenzero.selfplay.run import Run
     from tokenzero.selfplay.run_directory import checkpoint_path
@@ -57,37 +60,47 @@ def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
         listener.say(f"self-play, preset {preset}: a warm start and {config.rounds} rounds into {out}")
         records = Run(config, out, listener).execute(resume=(out / "config.json").is_file())
         curves = []
-        for index in dict.fromkeys((0, len(records) - 1)):
+        for index in dict.fromkeys((0, int(records[-1]["incumbent"]))):
             label = f"round {index}"
-            # Before training one search tells enough; afterwards both are worth their time.
-            methods = SEARCHES if index else SEARCHES[:1]
-            rows = measure(checkpoint_path(out, index), problems, seed, methods, listener, label)
+            # Before training the search that depends least on the value head tells enough.
+            budgets = BUDGETS if index else {"frontier": (0, *BUDGETS["frontier"])}
+            rows = measure(checkpoint_path(out, index), problems, seed, budgets, listener, label)
             curves.append((label, rows))
     report(out, config.task.name, records, curves)
 
 
 def measure(
-    checkpoint: Path, problems: int, seed: int, methods: Sequence[str], listener: Progression, label: str
+    checkpoint: Path,
+    problems: int,
+    seed: int,
+    budgets: Mapping[str, Sequence[int]],
+    listener: Progression,
+    label: str,
 ) -> list[Row]:
-    """The rows of ``bench depth`` for one checkpoint on the first ``problems`` test problems."""
-    from tokenzero.bench_depth import SAMPLES, SIMULATIONS, depth_rows, entries
+    """The rows of ``bench depth`` for one checkpoint on the first ``problems`` test problems: each search of
+    ``budgets`` with its numbers of simulations, 0 being greedy, then best-of-N.
+    """
+    from tokenzero.bench_depth import SAMPLES, depth_rows
     from tokenzero.checkpoint import open_model
     from tokenzero.problem_choice import first_problems
 
     opened = open_model(checkpoint)
     chosen = first_problems(opened.parts.task, "test", problems)
-    listener.stage(f"test problems, {label}", len(entries(methods, SIMULATIONS, SAMPLES)))
-    return depth_rows(
-        opened.parts,
-        opened.parts.task,
-        chosen,
-        SIMULATIONS,
-        SAMPLES,
-        opened.search,
-        seed,
-        methods=methods,
-        on_row=lambda row: listener.advance(1),
-    )
+    listener.stage(f"test problems, {label}", sum(map(len, budgets.values())) + len(SAMPLES))
+    rows: list[Row] = []
+    for index, (method, simulations) in enumerate(budgets.items()):
+        rows += depth_rows(
+            opened.parts,
+            opened.parts.task,
+            chosen,
+            simulations,
+            SAMPLES if index == len(budgets) - 1 else (),
+            opened.search,
+            seed,
+            methods=[method],
+            on_row=lambda row: listener.advance(1),
+        )
+    return rows
 
 
 def report(out: Path, task: str, records: Sequence[Row], curves: Sequence[tuple[str, list[Row]]]) -> None:
