@@ -182,7 +182,8 @@ def test_further_arms_and_seeds_may_join(tmp_path: Path) -> None:
     kept = read_kept(tmp_path)
     assert kept is not None
     assert sorted(kept["arms"]) == ["gumbel", "gumbel:play.games=3", "sampling"]
-    assert (kept["compared"], kept["seeds"]) == (["gumbel:play.games=3"], [3])
+    assert kept["compared"] == ["gumbel", "sampling", "gumbel:play.games=3"]
+    assert kept["seeds"] == [1, 2, 3]
 
 
 def test_another_base_config_is_refused_and_the_difference_named(tmp_path: Path) -> None:

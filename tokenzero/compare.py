@@ -146,8 +146,12 @@ class Comparison:
             self._refuse_another(f"arm {variant.label!r}", arms.get(variant.label, values), values)
             arms[variant.label] = values
         self._refuse_other_test_problems()
-        content = {"format": FORMAT, "base": base, "arms": arms, "seeds": list(self.seeds)}
-        content |= {"compared": [variant.label for variant in self.variants], "against": self.against}
+        before = kept or {"seeds": [], "compared": []}
+        # A later call without --seeds and --arms reports on all that was ever asked for.
+        seeds = dict.fromkeys([*before["seeds"], *self.seeds])
+        compared = dict.fromkeys([*before["compared"], *(variant.label for variant in self.variants)])
+        content = {"format": FORMAT, "base": base, "arms": arms, "seeds": list(seeds)}
+        content |= {"compared": list(compared), "against": self.against}
         content["test_problems"] = self.test_problems
         write_text(self.directory / KEPT_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
