@@ -110,7 +110,11 @@ def _search_of(config: Record) -> str:
     play = config["play"]
     if play.get("player", "search") != "search":
         return f"played by {play['player']}"
-    return f"{play['search']['method']} search, {play['search']['simulations']} simulations a move"
+    search = play["search"]
+    if search.get("tokens"):
+        return f"{search['method']} search, {search['tokens']} tokens a problem"
+    per = "problem" if search["method"] == "frontier" else "move"
+    return f"{search['method']} search, {search['simulations']} simulations a {per}"
 
 
 def _accuracy(records: Sequence[Record]) -> str:
