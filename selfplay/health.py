@@ -26,15 +26,15 @@ EARLIER = "earlier"
 
 class _Rule(NamedTuple):
     """An alarm: the measure of that ``name`` is too high (``above``) or too low. ``times`` says what the
-    threshold is a multiple of: one, the median of earlier rounds (EARLIER), or another measure. Where
-    ``later``, the run's first such measure is not judged.
+    threshold is a multiple of: one, the median of earlier rounds (EARLIER), or another measure. The first
+    ``grace`` such measures of a run are not judged.
     """
 
     name: str
     above: bool
     advice: str
     times: str = ""
-    later: bool = False
+    grace: int = 0
 
 
 _RULES = (
@@ -47,13 +47,13 @@ _RULES = (
         "value_calibration_error",
         True,
         "values are not what games come to; raise learner.value_weight or play more games a round",
-        later=True,
+        grace=1,
     ),
     _Rule(
         "value_explained_variance",
         False,
         "the value head cannot tell won from lost; check the value targets, raise learner.value_weight",
-        later=True,
+        grace=1,
     ),
     _Rule(
         "value_loss_unseen",
@@ -211,7 +211,7 @@ def _alarm(
     value, unit = health.get(rule.name), _unit(rule, health, history)
     if value is None or unit is None or not math.isfinite(value):
         return None
-    if rule.later and not any(rule.name in past for past in history):
+    if sum(rule.name in past for past in history) < rule.grace:
         return None
     threshold = getattr(config, rule.name) * unit
     if not (value > threshold if rule.above else value < threshold):
