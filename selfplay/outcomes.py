@@ -50,7 +50,7 @@ class Outcomes:
         self._problems: list[PublicProblem] = [PublicProblem("", "")] * places
         self._number = np.zeros(places, np.int64)
         self._goal = np.zeros(places, np.int64)
-        self._automaton = _automaton(student, task, pieces)
+        self._automaton = automaton_of(student, task, pieces)
 
     def open(
         self, places: Ids, roots: Ids, problems: Sequence[PublicProblem], numbers: Sequence[int]
@@ -135,7 +135,7 @@ class Outcomes:
         return score, ended
 
 
-def _automaton(student: Student, task: Task, pieces: Pieces) -> Automaton | None:
+def automaton_of(student: Student, task: Task, pieces: Pieces) -> Automaton | None:
     """The task's automaton on the student's tokens, where there is one."""
     if not pieces.independent:
         return None

@@ -17,6 +17,7 @@ from tokenzero.selfplay.episode import Episode, from_answer, from_game
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.listener import Listener
+from tokenzero.selfplay.outcomes import Grader
 from tokenzero.selfplay.play_config import PlayConfig
 from tokenzero.selfplay.player import Player
 from tokenzero.selfplay.sampler import Sampler
@@ -103,6 +104,15 @@ def _shown(task: Task, problem: Problem, rng: np.random.Generator) -> Problem:
     return replace(problem, public=public)
 
 
+def _grader(task: Task, problems: Sequence[Problem]) -> Grader:
+    """Gold scores of training problems by their index."""
+
+    def grader(game: int, text: str) -> float:
+        return task.score(problems[game], text)
+
+    return grader
+
+
 def _search(parts: Parts, config: PlayConfig) -> Play:
     player = Player(
         parts,
@@ -123,10 +133,7 @@ def _search(parts: Parts, config: PlayConfig) -> Play:
         seed: int,
         on_games: Callable[[int], None],
     ) -> None:
-        def grader(game: int, text: str) -> float:
-            return task.score(problems[game], text)
-
-        known = None if task.public_verifier else grader
+        known = None if task.public_verifier else _grader(task, problems)
         games = player.play([p.public for p in problems], rng, grader=known, on_games=on_games)
         for problem, game in zip(problems, games, strict=True):
             outcome = 2.0 * task.score(problem, game.text) - 1.0
@@ -172,10 +179,9 @@ def _sampling(parts: Parts, config: PlayConfig) -> Play:
         seed: int,
         on_games: Callable[[int], None],
     ) -> None:
-        def grader(game: int, text: str) -> float:
-            return task.score(problems[game], text)
-
-        for one in sampler.play([p.public for p in problems], rng, grader=grader, on_games=on_games):
+        for one in sampler.play(
+            [p.public for p in problems], rng, grader=_grader(task, problems), on_games=on_games
+        ):
             found: dict[tuple[int, ...], Episode] = {}
             for index, (answer, text, score) in enumerate(
                 zip(one.answers, one.texts, one.scores.tolist(), strict=True)

@@ -21,7 +21,7 @@ from tokenzero.policy.engine import Ids, Step
 from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.evaluator import Parts, banned_tokens
-from tokenzero.selfplay.outcomes import Grader
+from tokenzero.selfplay.outcomes import Grader, automaton_of
 from tokenzero.selfplay.play_out import Draw, play_out
 from tokenzero.tasks import Automaton, PublicProblem, Verdicts
 
@@ -64,10 +64,7 @@ class Sampler:
         student = parts.student
         self._mask = torch.zeros(student.vocab_size, device=student.device)
         self._mask[banned_tokens(student)] = -torch.inf
-        self._automaton = None
-        if parts.pieces.independent:
-            pieces = [parts.pieces.text([token]) for token in range(student.vocab_size)]
-            self._automaton = parts.task.automaton(pieces)
+        self._automaton = automaton_of(student, parts.task, parts.pieces)
 
     def play(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.tasks.option_checks import check_kinds, check_sizes, require
 from tokenzero.tasks.problem import Problem, PublicProblem
 
 Terms = tuple[int, ...]
@@ -51,19 +52,13 @@ class ArithmeticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if type(value) is not type(field.default):
-                kind = type(field.default).__name__
-                raise InputError(f"arithmetic {field.name} is {value!r}; give a value of type {kind}")
+        check_kinds("arithmetic", self)
         self._check(1 <= self.digits <= MAX_DIGITS, "digits", f"use 1 to {MAX_DIGITS}")
         self._check(2 <= self.terms <= MAX_TERMS, "terms", f"use 2 to {MAX_TERMS}")
-        for name in ("train", "validation", "test", "seed"):
-            self._check(getattr(self, name) >= 0, name, "use 0 or more")
+        check_sizes("arithmetic", self)
 
     def _check(self, ok: bool, name: str, way_out: str) -> None:
-        if not ok:
-            raise InputError(f"arithmetic {name} is {getattr(self, name)}; {way_out}")
+        require("arithmetic", self, ok, name, way_out)
 
 
 def write_prompt(terms: Terms) -> str:

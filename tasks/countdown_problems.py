@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import combinations_with_replacement, islice
@@ -26,6 +26,7 @@ import numpy as np
 from tokenzero.mcts.errors import InputError
 from tokenzero.tasks.countdown_rules import Number, Rules, legal_steps, results
 from tokenzero.tasks.countdown_solver import reachable, reaches
+from tokenzero.tasks.option_checks import check_kinds, check_sizes, require
 from tokenzero.tasks.problem import Problem, PublicProblem
 
 MAX_NUMBERS = 8
@@ -70,11 +71,7 @@ class CountdownConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if type(value) is not type(field.default):
-                kind = type(field.default).__name__
-                raise InputError(f"countdown {field.name} is {value!r}; give a value of type {kind}")
+        check_kinds("countdown", self)
         if self.granularity not in ("words", "characters"):
             raise InputError(f"countdown granularity is {self.granularity!r}; use words or characters")
         if self.draw not in ("play", "uniform"):
@@ -88,12 +85,10 @@ class CountdownConfig:
         self._check(self.high <= self.bound < 10**9, "bound", f"use at least high ({self.high}), below 10^9")
         self._check(1 <= self.target_low <= self.target_high, "target_low", f"use 1 to {self.target_high}")
         self._check(self.target_high <= self.bound, "target_high", f"use at most bound ({self.bound})")
-        for name in ("train", "validation", "test", "seed"):
-            self._check(getattr(self, name) >= 0, name, "use 0 or more")
+        check_sizes("countdown", self)
 
     def _check(self, ok: bool, name: str, way_out: str) -> None:
-        if not ok:
-            raise InputError(f"countdown {name} is {getattr(self, name)}; {way_out}")
+        require("countdown", self, ok, name, way_out)
 
     @property
     def rules(self) -> Rules:

@@ -9,7 +9,7 @@ This file does not check answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.tasks.option_checks import check_kinds, check_sizes, require
 from tokenzero.tasks.problem import Problem, PublicProblem
 
 Cells = NDArray[np.uint8]
@@ -55,23 +56,17 @@ class MazeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if type(value) is not type(field.default):
-                kind = type(field.default).__name__
-                raise InputError(f"maze {field.name} is {value!r}; give a value of type {kind}")
+        check_kinds("maze", self)
         self._check(3 <= self.size <= 12, "size", "use 3 to 12")
         self._check(0 <= self.walls < 1, "walls", "use 0 or more, below 1")
         low, high = self.shortest
         self._check(0 <= self.max_moves <= MOST_MOVES, "max_moves", f"use 0 to {MOST_MOVES}")
         self._check(1 <= low <= high, "shortest_low", f"use 1 to shortest_high ({high})")
         self._check(high <= self.moves, "shortest_high", f"use at most max_moves ({self.moves})")
-        for name in ("train", "validation", "test", "seed"):
-            self._check(getattr(self, name) >= 0, name, "use 0 or more")
+        check_sizes("maze", self)
 
     def _check(self, ok: bool, name: str, way_out: str) -> None:
-        if not ok:
-            raise InputError(f"maze {name} is {getattr(self, name)}; {way_out}")
+        require("maze", self, ok, name, way_out)
 
     @property
     def shortest(self) -> tuple[int, int]:
