@@ -26,9 +26,10 @@ class PlayConfig:
     ``temperature``; "demonstrate" shows random legal play and forwards nothing.
 
     ``targets``: "path" the visit distributions along the moves played; "tree" every state of the search tree,
-    of PUCT and Gumbel those with ``tree_visits`` visits; "solutions" every distinct solution found, as whole
-    sequences, and nothing else (expert iteration, rejection sampling); "rewards" every sample, weighted by
-    its score.
+    of PUCT and Gumbel those with ``tree_visits`` visits, of frontier search with solutions counted
+    ``length_discount`` to the power of their extra length; "solutions" every distinct solution found, as
+    whole sequences, and nothing else (expert iteration, rejection sampling); "rewards" every sample, weighted
+    by its score.
 
     ``fast_simulations`` above 0 turns playout cap randomisation on: a share ``full_share`` of the moves is
     searched with ``search.simulations`` and learnt from, the others with ``fast_simulations`` and no noise.
@@ -44,6 +45,7 @@ class PlayConfig:
     temperature: float = 1.0
     targets: str = "path"
     tree_visits: int = 4
+    length_discount: float = 1.0
     search: SearchConfig = field(default_factory=SearchConfig)
     leaf: LeafConfig = field(default_factory=LeafConfig)
     fast_simulations: int = 0
@@ -62,6 +64,10 @@ class PlayConfig:
             )
         if not self.temperature > 0:
             raise InputError(f"play.temperature is {self.temperature}; give a number above 0")
+        if not 0 < self.length_discount <= 1:
+            raise InputError(
+                f"play.length_discount is {self.length_discount}; give a number above 0, at most 1 (off)"
+            )
         if self.player not in PLAYERS:
             raise InputError(f"play.player is {self.player!r}; choose one of {', '.join(PLAYERS)}")
         if self.targets not in TARGETS:

@@ -153,7 +153,8 @@ def _search(parts: Parts, config: PlayConfig) -> Play:
 def _learnt(game: Game, outcome: float, version: int, seed: int, config: PlayConfig) -> list[Episode]:
     """The episodes of one searched game."""
     if config.targets == "tree" and game.tree is not None:
-        return [tree_episode(game, outcome, version, seed, config.search.value_weight)]
+        weight, discount = config.search.value_weight, config.length_discount
+        return [tree_episode(game, outcome, version, seed, weight, discount)]
     if config.targets == "tree":
         return [gathered_episode(game, outcome, version, seed)]
     if config.targets == "path":

@@ -1,9 +1,10 @@
 """What a searched tree teaches: targets for every state of it, not only for those on one path.
 
-Policy: at each state with solutions below, the share of the distinct verified solutions below each child;
-states without a solution below teach no policy. Value: 1 where a solution is below, -1 where everything below
-was seen and failed, else the backed-up value of the tree. So every solution found is a training path, in a
-tree without doubles. It does not search, and does not decide which states a batch takes (see ``replay``).
+Policy: at each state with solutions below, the share of the distinct verified solutions below each child,
+shorter ones weighing more when asked; states without a solution below teach no policy. Value: 1 where a
+solution is below, -1 where everything below was seen and failed, else the backed-up value of the tree. So
+every solution found is a training path, in a tree without doubles. It does not search, and does not decide
+which states a batch takes (see ``replay``).
 """
 
 from __future__ import annotations
@@ -13,15 +14,21 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from tokenzero.mcts import NONE
+from tokenzero.mcts import NONE, ROOT
 from tokenzero.selfplay.episode import Episode
 from tokenzero.selfplay.game import Game, SearchedTree
 
 
 def tree_episode(
-    game: Game, outcome: float, policy_version: int, seed: int, value_weight: float = 1.0
+    game: Game,
+    outcome: float,
+    policy_version: int,
+    seed: int,
+    value_weight: float = 1.0,
+    length_discount: float = 1.0,
 ) -> Episode:
-    """The episode of a game's whole tree; ``value_weight`` is the kappa of the search.
+    """The episode of a game's whole tree; ``value_weight`` is the kappa of the search, ``length_discount``
+    the gamma of ``solution_weights``.
 
     States are the tree's nodes without the lost ends, which teach nothing that the state above does not know;
     ended solutions stay, for the end mark that belongs after them.
@@ -31,7 +38,7 @@ def tree_episode(
     kept = np.flatnonzero(~tree.terminal | (tree.solutions > 0))
     number = np.full(len(tree.parent), -1, np.int64)
     number[kept] = np.arange(len(kept))  # of the state: 0 after the prompt, j + 1 after answer token j
-    positions, actions, weights, importance = _solution_counts(tree)
+    positions, actions, weights, importance = _solution_shares(tree, solution_weights(tree, length_discount))
     last = len(game.prompt) - 1
     return Episode(
         problem=game.problem.id,
@@ -105,17 +112,33 @@ def solution_paths(tree: SearchedTree) -> list[list[int]]:
     return [tree.path(int(end)) for end in ends]
 
 
-def _solution_counts(
-    tree: SearchedTree,
+def solution_weights(tree: SearchedTree, discount: float = 1.0) -> npt.NDArray[np.float64]:
+    """Weight of the distinct solutions at or below every node, f64 [n]: a solution counts ``discount`` to
+    the power of how many tokens it is longer than the tree's shortest, so 1 with ``discount`` 1.
+    """
+    weight = tree.solutions.astype(np.float64)
+    ends = np.flatnonzero(tree.terminal & (tree.solutions > 0))
+    if discount == 1.0 or not ends.size:
+        return weight
+    depth = tree.depths()
+    weight[:] = 0.0
+    weight[ends] = np.maximum(discount ** (depth[ends] - depth[ends].min()), 1e-200)  # 0 would be no share
+    for node in range(len(weight) - 1, ROOT, -1):  # children come after their parents
+        weight[tree.parent[node]] += weight[node]
+    return weight
+
+
+def _solution_shares(
+    tree: SearchedTree, weight: npt.NDArray[np.float64]
 ) -> tuple[list[int], list[list[int]], list[list[float]], list[float]]:
-    """Nodes with solutions below, in order; tokens and shares of their solved children; solutions below."""
+    """Nodes with solutions below, in order; tokens and shares of their solved children; weight below."""
     solved = np.flatnonzero(tree.solutions > 0)[1:]
     solved = solved[np.argsort(tree.parent[solved], kind="stable")]  # kept states are numbered in node order
     above, tokens = tree.parent[solved], tree.token[solved].tolist()
     first = np.flatnonzero(np.diff(above, prepend=NONE)).tolist()
     groups = [slice(begin, end) for begin, end in pairwise([*first, len(tokens)])]
-    total = tree.solutions[above]
-    shares = (tree.solutions[solved] / total).tolist()
+    total = weight[above]
+    shares = (weight[solved] / total).tolist()
     nodes = [int(above[begin]) for begin in first]
-    counts = [float(total[begin]) for begin in first]
-    return nodes, [tokens[group] for group in groups], [shares[group] for group in groups], counts
+    below = [float(total[begin]) for begin in first]
+    return nodes, [tokens[group] for group in groups], [shares[group] for group in groups], below

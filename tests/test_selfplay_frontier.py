@@ -52,6 +52,14 @@ class Sorted(Mirror):
         return self.verdict(problem.public, answer).score or 0.0
 
 
+class Doubled(Sorted):
+    """As above, and two equal letters in a row end it too, so that solutions differ in length."""
+
+    def verdict(self, problem: PublicProblem, answer: str) -> Verdict:
+        verdict = super().verdict(problem, answer)
+        return SOLVED if verdict == ONGOING and answer[-2:-1] == answer[-1:] != "" else verdict
+
+
 def make_parts(task: Task | None = None) -> Parts:
     student = make_student()
     return Parts(student=student, engine=tree_engine(student), task=task or Sorted())
@@ -100,18 +108,22 @@ def test_without_a_verifier_frontier_search_is_refused_but_gold_may_stand_in_for
     assert found.solved > 0
 
 
-def test_a_round_of_trees_teaches_counts_and_values() -> None:
-    parts = make_parts()
-    games = Player(parts, FRONTIER).play(PROBLEMS, np.random.default_rng(0))
+@pytest.mark.parametrize("discount", [1.0, 0.5])
+def test_a_round_of_trees_teaches_counts_and_values(discount: float) -> None:
+    games = Player(make_parts(Doubled()), FRONTIER).play(PROBLEMS, np.random.default_rng(0))
+    lengths = {len(path) for game in games if game.tree is not None for path in solution_paths(game.tree)}
+    assert len(lengths) > 1  # else a discount would change nothing
     for game in games:
         tree = game.tree
         assert tree is not None
-        episode = tree_episode(game, 1.0, 0, 1)
+        episode = tree_episode(game, 1.0, 0, 1, length_discount=discount)
         answer = episode.tokens[episode.prompt_len :]
         assert episode.parents[0] == -1
         assert all(above < index for index, above in enumerate(episode.parents))
         paths = [tuple(path) for path in solution_paths(tree)]
-        for position, actions, weights, count in zip(
+        shortest = min(len(path) for path in paths)
+        worth = {path: discount ** (len(path) - shortest) for path in paths}
+        for position, actions, weights, weight in zip(
             episode.positions, episode.actions, episode.weights, episode.importance, strict=True
         ):
             prefix: list[int] = []
@@ -120,8 +132,9 @@ def test_a_round_of_trees_teaches_counts_and_values() -> None:
                 prefix.append(answer[state - 1])
                 state = episode.parents[state - 1] + 1
             below = [path for path in paths if path[: len(prefix)] == tuple(prefix[::-1])]
-            assert count == len(below)
-            shares = {a: sum(path[len(prefix)] == a for path in below) / len(below) for a in actions}
+            total = sum(worth[path] for path in below)
+            assert weight == pytest.approx(total)
+            shares = {a: sum(worth[p] for p in below if p[len(prefix)] == a) / total for a in actions}
             assert dict(zip(actions, weights, strict=True)) == pytest.approx(shares)
         value = value_targets(tree)
         assert (value[tree.solutions > 0] == 1.0).all()
