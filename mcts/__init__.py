@@ -14,6 +14,7 @@ from tokenzero.mcts.export import to_networkx
 from tokenzero.mcts.frontier import FrontierPool, FrontierResult
 from tokenzero.mcts.noise import dirichlet_noise, gumbel_noise
 from tokenzero.mcts.pool import SearchPool
+from tokenzero.mcts.revision import Reviser, Revision
 from tokenzero.mcts.search import search, warm
 from tokenzero.mcts.tree import NONE, ROOT, Tree
 
@@ -25,6 +26,8 @@ __all__ = [
     "FrontierPool",
     "FrontierResult",
     "InputError",
+    "Reviser",
+    "Revision",
     "SearchConfig",
     "SearchPool",
     "SearchResult",

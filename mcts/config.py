@@ -74,6 +74,8 @@ class SearchConfig:
         play-outs and W wins through its parent, v the parent's value as a chance, G = `max_depth`, the
         longest answer, which must be given. "sampling" takes children so that ends come in the order of a
         sample without replacement (Kool et al., arXiv:1903.06059).
+    revise_visits: visits at which a node below the root has its candidates priced anew by the evaluator (see
+        `revision`); 0 is never.
     value_weight, cost_exponent, prior_exponent, frontier_noise: kappa, omega, tau and g of that score.
 
     Raises InputError for an unknown name or a number out of its range.
@@ -118,6 +120,7 @@ class SearchConfig:
     cost_exponent: float = 1.0
     prior_exponent: float = 1.0
     frontier_noise: float = 0.5
+    revise_visits: int = 0
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
@@ -125,6 +128,7 @@ class SearchConfig:
         _one_of("fpu", self.fpu, FPUS)
         _one_of("frontier_score", self.frontier_score, SCORES)
         _at_least("simulations", self.simulations, 0)
+        _at_least("revise_visits", self.revise_visits, 0)
         for name in ("candidates", "leaves", "considered", "kld_interval"):
             _at_least(name, getattr(self, name), 1)
         for name in ("max_depth", "node_capacity", "tokens"):
@@ -154,6 +158,11 @@ class SearchConfig:
             raise InputError(
                 f'search.tokens is {self.tokens} but search.method is "{self.method}"; '
                 'leave it out or use method "frontier"'
+            )
+        if self.revise_visits and self.method == "frontier" and self.frontier_score == "sampling":
+            raise InputError(
+                f"search.revise_visits is {self.revise_visits} but a sample without replacement keeps its "
+                'distribution; set it to 0 or use frontier_score "expected"'
             )
         for name in ("smart_pruning", "min_kld_gain", "prune_targets"):
             if getattr(self, name) and self.method != "puct":

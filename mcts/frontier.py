@@ -22,6 +22,7 @@ from tokenzero.mcts.config import SCORES, SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator, checked
 from tokenzero.mcts.records import Frontier, FrontierProgress, FrontierRules, Walkers
+from tokenzero.mcts.revision import Revisions, rewrite
 from tokenzero.mcts.tree import NONE, ROOT, Tree
 
 NOISE_NODES = 64  # nodes for which noise is drawn at a time
@@ -95,6 +96,7 @@ class FrontierPool:
             state=np.zeros(room, np.int64),
             action=np.zeros(room, np.int64),
         )
+        self._revisions = Revisions(places, config.revise_visits)
         self._planted = np.zeros(places, np.bool_)
         self._drawn = np.zeros(places, np.int64)  # nodes that have their noise
         self._rngs: list[np.random.Generator | None] = [None] * places
@@ -131,6 +133,7 @@ class FrontierPool:
         self._progress.budget[places], self._progress.rollouts[places] = tokens, simulations
         self._planted[places] = True
         self._drawn[places] = 0
+        self._revisions.clear(places)
         for place, rng in zip(places.tolist(), rngs, strict=True):
             self._rngs[place] = rng
             self._draw(place)
@@ -152,8 +155,20 @@ class FrontierPool:
         answer = evaluator.expand(leaves.state[:count].copy(), leaves.action[:count].copy())
         found = checked(answer, count, self._config.candidates, "evaluation")
         call(kernels.expand, tree, self._rules, front, self._progress, leaves, found)
+        if self._config.revise_visits:
+            self._revise(evaluator)
         self._lost = False
         return count
+
+    def _revise(self, evaluator: Evaluator) -> None:
+        tree, front = self._tree, self._front
+        rows, nodes = self._revisions.due(tree, self._progress.over)
+        if not rows.size:
+            return
+        new = self._revisions.asked(evaluator, tree, rows, nodes)
+        call(kernels.strip_bonus, tree, self._rules, front, rows, nodes)
+        call(rewrite, tree, rows, nodes, new.actions, new.logits)
+        call(kernels.reprice, tree, self._rules, front, rows, nodes)
 
     def ended(self) -> Ids:
         """Places, ascending, int64, whose search is over and not yet answered."""

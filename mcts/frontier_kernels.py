@@ -419,6 +419,35 @@ def expand(
 
 
 @kernel
+def strip_bonus(tree: Tree, rules: FrontierRules, front: Frontier, rows: Ids, nodes: Ids) -> None:
+    """Turn the bonus of nodes back into noise, before their candidates are rewritten."""
+    for i in range(rows.shape[0]):
+        b, node = int(rows[i]), int(nodes[i])
+        for k in range(tree.child.shape[2]):
+            if not tree.closed[b, node, k]:
+                likely = math.log(max(float(tree.prior[b, node, k]), 1e-30))
+                rest = float(front.bonus[b, node, k]) - rules.prior_exponent * likely
+                noise = rest / rules.noise if rules.noise > 0.0 else 0.0
+                front.bonus[b, node, k] = np.float32(noise)
+
+
+@kernel
+def reprice(tree: Tree, rules: FrontierRules, front: Frontier, rows: Ids, nodes: Ids) -> None:
+    """Give nodes with rewritten candidates the places in the heap that their new scores deserve."""
+    for i in range(rows.shape[0]):
+        b, node = int(rows[i]), int(nodes[i])
+        set_bonus(tree, rules, front, b, node)
+        if front.where[b, node] == NONE:
+            wait(tree, rules, front, b, node)
+            continue
+        front.best[b, node] = next_slot(tree, front, b, node)
+        if front.best[b, node] == NONE:
+            leave(front, b, node)
+        else:
+            refresh(tree, rules, front, b, node)
+
+
+@kernel
 def read_root(tree: Tree, front: Frontier, places: Ids) -> None:
     """Bring the statistics of the root's edges up to date, for whoever reads them."""
     for i in range(places.shape[0]):

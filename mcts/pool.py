@@ -21,6 +21,7 @@ from tokenzero.mcts.config import FPUS, METHODS, RESCALES, SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator, check_logits, checked
 from tokenzero.mcts.records import Leaves, Progress, RootRules, Rules
+from tokenzero.mcts.revision import Revisions, rewrite
 from tokenzero.mcts.sequential_halving import considered_table
 from tokenzero.mcts.stopping import stop_early
 from tokenzero.mcts.tree import NONE, ROOT, Tree
@@ -66,6 +67,7 @@ class SearchPool:
             state=np.zeros(room, np.int64),
             action=np.zeros(room, np.int64),
         )
+        self._revisions = Revisions(places, config.revise_visits)
         self._planted = np.zeros(places, np.bool_)
         self._score = np.zeros(width, np.float32)
         self._steps = 0
@@ -122,6 +124,7 @@ class SearchPool:
 
         self._grow(budget, again)
         self._planted[at] = True
+        self._revisions.clear(at)
         self._root.blocked[at] = closed
         self._root.gumbel[at] = 0.0 if noise is None else noise
         self._progress.done[at] = -again
@@ -150,6 +153,11 @@ class SearchPool:
         answer = evaluator.expand(leaves.state[:count].copy(), leaves.action[:count].copy())
         found = checked(answer, count, self._config.candidates, "evaluation")
         call(kernels.expand, tree, rules, progress, leaves, found)
+        if self._config.revise_visits:
+            rows, nodes = self._revisions.due(tree, progress.over)
+            if rows.size:
+                new = self._revisions.asked(evaluator, tree, rows, nodes)
+                call(rewrite, tree, rows, nodes, new.actions, new.logits)
         if rules.smart_pruning or rules.min_kld_gain > 0.0:
             call(stop_early, tree, rules, progress)
         self._lost = False

@@ -38,8 +38,15 @@ class NaiveFrontier:
             gumbel = -np.log(-np.log(np.maximum(u, np.finfo(np.float32).tiny)))
             self.noise += list(zip(gumbel, self.rng.random(NOISE_NODES), strict=True))
         depth = 0 if parent is None else self.nodes[parent]["depth"] + 1
-        node = {**row, "parent": parent, "slot": slot, "depth": depth, "children": {}}
-        gumbel, node["uniform"] = self.noise[len(self.nodes)]
+        node = {**row, "parent": parent, "slot": slot, "depth": depth, "children": {}, "revised": False}
+        node["gumbel"], node["uniform"] = self.noise[len(self.nodes)]
+        self.price(node)
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def price(self, node: dict[str, Any]) -> None:
+        """Prior and fixed part of the score of every candidate."""
+        row, gumbel = node, node["gumbel"]
         slots = [k for k, action in enumerate(row["actions"]) if action != -1]
         top = max((float(row["logits"][k]) for k in slots), default=0.0)
         top = 0.0 if top == -math.inf else top
@@ -51,8 +58,17 @@ class NaiveFrontier:
         tau, g = self.config.prior_exponent, self.config.frontier_noise
         log = {k: math.log(max(float(node["prior"][k]), 1e-30)) for k in slots}
         node["bonus"] = {k: f32(tau * log[k] + g * float(gumbel[k])) for k in slots}
-        self.nodes.append(node)
-        return len(self.nodes) - 1
+
+    def revise(self, reviser: Any) -> None:
+        """Ask anew about every node that has just had its share of play-outs."""
+        for number, node in enumerate(self.nodes[1:], 1):
+            visits = sum(number in self.path(rollout["at"]) for rollout in self.rollouts)
+            if node["revised"] or visits < self.config.revise_visits:
+                continue
+            node["revised"] = True
+            if not self.exhausted(number):
+                node["actions"], node["logits"] = reviser(node["state"])
+                self.price(node)
 
     def path(self, node: int | None) -> list[int]:
         found = []
@@ -98,7 +114,7 @@ class NaiveFrontier:
                 return k
         return slots[-1] if slots else None
 
-    def run(self) -> None:
+    def run(self, reviser: Any = None) -> None:
         config = self.config
         walkers: list[dict[str, Any] | None] = [None] * config.leaves
         while True:
@@ -149,6 +165,8 @@ class NaiveFrontier:
                     if left is not None:
                         left["outcome"] = float(self.nodes[left["at"]]["value"])
                 return
+            if config.revise_visits:
+                self.revise(reviser)
 
     def statistics(self, node: int) -> tuple[int, float, int]:
         """Play-outs through a node, the sum of their outcomes, distinct solutions at or below it."""
