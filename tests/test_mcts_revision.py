@@ -148,7 +148,7 @@ def test_a_better_prior_is_followed() -> None:
     result, _ = frontier(told, config, batch=1)
     size = int(result.nodes[0])
     below = result.tree.depth[0, :size] > 1
-    assert (result.tree.parent_slot[0, :size][below] == 3).mean() > 0.9
+    assert (result.tree.parent_slot[0, :size][below] == 3).mean() > 0.7
 
 
 def test_bad_revisions_are_refused() -> None:
