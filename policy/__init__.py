@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokenzero.policy.atomic import OutputError, replace_directory, write_bytes, write_text
+    from tokenzero.policy.completion_client import (
+        CompletionClient,
+        CompletionRequest,
+        CompletionResult,
+        Failure,
+        ServerConfig,
+    )
     from tokenzero.policy.decoding import Sampling, sample
     from tokenzero.policy.engine import Engine, RecomputeEngine, Step
     from tokenzero.policy.ledger import Ledger
@@ -25,6 +32,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "atomic": ("OutputError", "replace_directory", "write_bytes", "write_text"),
+    "completion_client": (
+        "CompletionClient",
+        "CompletionRequest",
+        "CompletionResult",
+        "Failure",
+        "ServerConfig",
+    ),
     "decoding": ("Sampling", "sample"),
     "engine": ("Engine", "RecomputeEngine", "Step"),
     "ledger": ("Ledger",),
@@ -41,9 +55,13 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Choice",
+    "CompletionClient",
+    "CompletionRequest",
+    "CompletionResult",
     "Engine",
     "EngineConfig",
     "Example",
+    "Failure",
     "Ledger",
     "OptimizerConfig",
     "Output",
@@ -52,6 +70,7 @@ __all__ = [
     "PretrainConfig",
     "RecomputeEngine",
     "Sampling",
+    "ServerConfig",
     "Step",
     "Student",
     "TrainState",

@@ -16,8 +16,8 @@ class Ledger:
 
     ``prefill_tokens`` prompt tokens forwarded; ``decode_tokens`` answer tokens forwarded, duplicates
     included; ``cached_tokens`` tokens asked for again and served without a forward; ``value_tokens`` tokens
-    forwarded only to estimate a value (rollouts); ``teacher_tokens`` tokens forwarded by teachers; ``wall_s``
-    seconds.
+    forwarded only to estimate a value (rollouts); ``teacher_tokens`` and ``judge_tokens`` tokens forwarded by
+    teachers and judges; ``wall_s`` seconds.
     """
 
     prefill_tokens: int = 0
@@ -25,6 +25,7 @@ class Ledger:
     cached_tokens: int = 0
     value_tokens: int = 0
     teacher_tokens: int = 0
+    judge_tokens: int = 0
     judge_calls: int = 0
     verifier_calls: int = 0
     simulations: int = 0
@@ -32,8 +33,9 @@ class Ledger:
 
     @property
     def forwarded_tokens(self) -> int:
-        """Tokens that went through a model: prefill + decode + value + teacher."""
-        return self.prefill_tokens + self.decode_tokens + self.value_tokens + self.teacher_tokens
+        """Tokens that went through a model: prefill + decode + value + teacher + judge."""
+        asked = self.teacher_tokens + self.judge_tokens
+        return self.prefill_tokens + self.decode_tokens + self.value_tokens + asked
 
     def add(self, other: Ledger) -> None:
         """Add ``other`` to this ledger, field by field."""

@@ -13,7 +13,6 @@ from tokenzero.selfplay.config import (
     ModelConfig,
     SelfPlayConfig,
     TaskConfig,
-    TeacherConfig,
 )
 from tokenzero.selfplay.episode import Episode, from_game, read_episodes, write_episodes
 from tokenzero.selfplay.evaluation import Score, evaluate, wilson
@@ -59,7 +58,6 @@ __all__ = [
     "Search",
     "SelfPlayConfig",
     "TaskConfig",
-    "TeacherConfig",
     "checkpoint_path",
     "evaluate",
     "finished_rounds",

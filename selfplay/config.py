@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import PretrainConfig
@@ -18,10 +20,24 @@ from tokenzero.selfplay.health import HealthConfig
 from tokenzero.selfplay.learner import LearnerConfig
 from tokenzero.selfplay.play_config import PlayConfig
 from tokenzero.selfplay.retention import RetentionConfig
+from tokenzero.teachers import EnsembleConfig
+from tokenzero.teachers.checkpoint import CheckpointConfig
+from tokenzero.teachers.kinds import AnyTeacherConfig, TeacherConfig
+from tokenzero.teachers.local_model import ModelConfig as TeacherModelConfig
+from tokenzero.teachers.local_model import label_of
+from tokenzero.teachers.ngram import NgramConfig
+from tokenzero.teachers.scripted import ScriptedConfig
+from tokenzero.teachers.text_bridge import BridgeConfig
 from tokenzero.value import ValueConfig
+from tokenzero.value.judge_config import JudgeConfig
+from tokenzero.value.reward_config import RewardConfig
+from tokenzero.value.terminal_config import TerminalConfig
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """What ``tracking`` may name: see ``tracking``."""
+
+RewardKind = Annotated[RewardConfig, Field(discriminator="kind")]
+TerminalKind = Annotated[TerminalConfig, Field(discriminator="kind")]
 
 FORBID: Mapping[str, Any] = {"extra": "forbid"}
 
@@ -59,27 +75,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
-    """A teacher: ``kind`` "ngram" (counted on the demonstrations; ``order``) or "checkpoint" (the student
-    ``lag`` rounds ago).
-    """
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
-
-    kind: str = "ngram"
-    order: int = 3
-    lag: int = 1
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("ngram", "checkpoint"):
-            raise InputError(f"teacher kind is {self.kind!r}; use ngram or checkpoint")
-        if not 1 <= self.order <= 6:
-            raise InputError(f"teacher order is {self.order}; give 1 to 6")
-        if self.lag < 1:
-            raise InputError(f"teacher lag is {self.lag}; give at least 1 round")
-
-
-@dataclass(frozen=True)
 class EvaluationConfig:
     """Held-out evaluation after each round: ``problems`` of ``split``, greedy and with ``simulations``; 0
     problems turns it off.
@@ -101,9 +96,12 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class SelfPlayConfig:
-    """A run. ``threads`` fixes torch's threads, because the last bits depend on it; ``judge`` maps rule names
-    to -1 or +1; ``keep`` says what stays on disk, ``tracking`` who else is told the records: "tensorboard",
-    "wandb", "trackio".
+    """A run. ``threads`` fixes torch's threads, because the last bits depend on it. ``teachers`` are heard as
+    ``ensemble`` says. ``judge`` shifts the values of leaves by ``play.leaf.judge_eta``; ``audit_judge`` gives
+    its verdicts on finished answers for ``tokenzero audit`` alone. ``rewards`` are what answers to training
+    problems are worth, where that is not the task's verifier alone; ``terminal`` what ends an answer beside
+    the task's own rules. ``keep`` says what stays on disk, ``tracking`` who else is told the records:
+    "tensorboard", "wandb", "trackio".
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
@@ -113,7 +111,11 @@ class SelfPlayConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     play: PlayConfig = field(default_factory=PlayConfig)
     teachers: list[TeacherConfig] = field(default_factory=list)
-    judge: dict[str, int] = field(default_factory=dict)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    judge: JudgeConfig | None = None
+    audit_judge: JudgeConfig | None = None
+    rewards: list[RewardKind] = field(default_factory=list)
+    terminal: list[TerminalKind] = field(default_factory=list)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     arena: ArenaConfig = field(default_factory=ArenaConfig)
@@ -140,20 +142,46 @@ class SelfPlayConfig:
             if name not in TRACKERS or self.tracking.count(name) > 1:
                 raise InputError(f"tracking lists {name!r}; list each of {', '.join(TRACKERS)} at most once")
         self._check_teachers()
-        if self.judge and self.play.leaf.judge_eta > 0 and self.learner.root_value_mix > 0:
+        if self.judge is not None and self.play.leaf.judge_eta > 0:
+            self._check_judge()
+
+    def _check_judge(self) -> None:
+        """Value targets never contain the judge's shift."""
+        play = self.play
+        if self.learner.root_value_mix > 0:
             raise InputError(
                 "learner.root_value_mix is above 0 while a judge shifts the leaves, so the shift would enter "
                 "the value target; set root_value_mix or play.leaf.judge_eta to 0"
             )
+        if play.targets == "tree" and play.search.method != "frontier":
+            raise InputError(
+                f'play.targets is "tree" with method {play.search.method} while a judge shifts the leaves, '
+                'so the shift would enter the value target; use targets "path", or set leaf.judge_eta to 0'
+            )
 
     def _check_teachers(self) -> None:
-        kinds = [teacher.kind for teacher in self.teachers]
-        if "ngram" in kinds and not self.pretrain.demonstrations:
+        counted = any(isinstance(teacher, NgramConfig) for teacher in self.teachers)
+        if counted and not self.pretrain.demonstrations:
             raise InputError(
                 "an ngram teacher is counted on the demonstrations, and pretrain.demonstrations is 0; "
                 "give some, or leave the teacher out"
             )
-        voices = [(t.kind, t.order if t.kind == "ngram" else t.lag) for t in self.teachers]
-        for kind, number in voices:
-            if voices.count((kind, number)) > 1:
-                raise InputError(f"the {kind} teacher {number} is listed twice; list each teacher once")
+        names = [teacher_name(teacher) for teacher in self.teachers]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"two teachers are called {name}; list each once, or give one a label")
+
+
+def teacher_name(config: AnyTeacherConfig) -> str:
+    """What its teacher is called in weights and records, the same in every round."""
+    match config:
+        case NgramConfig():
+            return f"{config.order}-gram"
+        case CheckpointConfig():
+            return f"lag{config.lag}"
+        case TeacherModelConfig() | BridgeConfig():
+            return config.label or label_of(config.load)
+        case ScriptedConfig():
+            return config.label or config.function.rpartition(":")[2]
+        case _:
+            return config.label or config.kind

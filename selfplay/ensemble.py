@@ -1,57 +1,159 @@
-"""The teachers of a run, built from its config at the start of each round, with equal weights.
+"""The teachers of a run: opened as its config says, with the weights that the rounds so far earned them.
 
-A teacher is a pure function of what is on disk and of the demonstrations, so a resumed run meets the same
-teachers. It does not weigh teachers by what their proposals led to.
+Past checkpoints, samples and beams follow the student from round to round, the others stay the same. A
+round's teachers and weights depend on the config, the run's records and checkpoints alone, so a resumed run
+meets the same ones. What proposals came to is credited elsewhere (see ``consulting``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from tokenzero.policy.engine import RecomputeEngine
 from tokenzero.policy.pretrain import Example
 from tokenzero.policy.student import Student
-from tokenzero.selfplay.config import TeacherConfig
-from tokenzero.teachers import CheckpointTeacher, NgramTeacher, Teacher
+from tokenzero.selfplay.config import SelfPlayConfig, teacher_name
+from tokenzero.selfplay.listener import Record
+from tokenzero.teachers import Ensemble, NgramTeacher, Teacher, TeacherWeights
+from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
+from tokenzero.teachers.continuations import BeamConfig, BeamTeacher, SampleConfig, SampleTeacher
+from tokenzero.teachers.kinds import AnyTeacherConfig
+from tokenzero.teachers.local_model import ModelConfig, ModelTeacher
+from tokenzero.teachers.ngram import NgramConfig
+from tokenzero.teachers.remote import RemoteTeacher, RemoteTeacherConfig
+from tokenzero.teachers.scripted import ScriptedConfig, ScriptedTeacher
+from tokenzero.teachers.text_bridge import BridgeConfig, BridgeTeacher
+
+FOLLOWING = (CheckpointConfig, SampleConfig, BeamConfig)
+"""Teachers made of the student of some rounds ago."""
 
 
-def build_teachers(
-    configs: Sequence[TeacherConfig],
-    round_index: int,
-    checkpoints: Sequence[Path],
-    examples: Sequence[Example],
-    vocab_size: int,
-) -> list[Teacher]:
-    """The teachers for round ``round_index``; ``checkpoints[r]`` is the student after round r.
+class Teachers:
+    """The teachers of ``config``."""
 
-    A checkpoint teacher whose lag reaches back before the warm start consults the warm start.
+    def __init__(self, config: SelfPlayConfig) -> None:
+        self._config = config
+        self._lasting: dict[int, Teacher] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether anyone may be heard at all."""
+        return bool(self._config.teachers) and (self._config.ensemble.beta > 0 or self._later > 0)
+
+    @property
+    def _later(self) -> float:
+        return self._config.ensemble.beta_end or 0.0
+
+    @property
+    def count_demonstrations(self) -> bool:
+        """Whether the warm start's demonstrations are needed in every round."""
+        return self.any and any(isinstance(teacher, NgramConfig) for teacher in self._config.teachers)
+
+    def ensemble(
+        self,
+        round_index: int,
+        student: Student,
+        records: Sequence[Record],
+        checkpoint: Callable[[int], Path],
+        demonstrations: Callable[[], Sequence[Example]],
+    ) -> Ensemble | None:
+        """The ensemble of round ``round_index``, counted from 1, for a ``student`` with the run's
+        tokenizer; None where nobody is heard.
+
+        ``records`` are those of the rounds before it, ``checkpoint(r)`` the student after round r.
+        """
+        config = self._config.ensemble
+        if not self.any or config.beta_in(round_index) == 0:
+            return None
+        teachers = []
+        for index, one in enumerate(self._config.teachers):
+            if isinstance(one, FOLLOWING):
+                version = int(records[max(0, round_index - 1 - one.lag)]["incumbent"])
+                teachers.append(self._of_student(one, version, checkpoint(version)))
+            else:
+                if index not in self._lasting:
+                    self._lasting[index] = self._opened(one, student, demonstrations)
+                teachers.append(self._lasting[index])
+        weights = TeacherWeights([teacher_name(one) for one in self._config.teachers], config.weights)
+        told = [record["teachers"] for record in records if record.get("teachers")]
+        if told:
+            weights.load(told[-1])
+        return Ensemble(teachers, weights, config, round_index, self._config.seed * 1000 + round_index)
+
+    def rest(self) -> None:
+        """The round is over: nothing is held that the next one would find or miss."""
+        for teacher in self._lasting.values():
+            if not isinstance(teacher, RemoteTeacher) and hasattr(teacher, "close"):
+                teacher.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for teacher in self._lasting.values():
+            if hasattr(teacher, "close"):
+                teacher.close()
+        self._lasting = {}
+
+    def _of_student(
+        self, config: CheckpointConfig | SampleConfig | BeamConfig, version: int, path: Path
+    ) -> Teacher:
+        student = Student.load(path)
+        if isinstance(config, CheckpointConfig):
+            return checkpoint_teacher(teacher_name(config), student)
+        if isinstance(config, SampleConfig):
+            return SampleTeacher.open(config, student, self._config.seed)
+        return BeamTeacher.open(config, student)
+
+    def _opened(
+        self, config: AnyTeacherConfig, student: Student, demonstrations: Callable[[], Sequence[Example]]
+    ) -> Teacher:
+        tokenizer = student.tokenizer
+        match config:
+            case NgramConfig():
+                sequences = [example.tokens for example in demonstrations()]
+                return NgramTeacher.fit(sequences, config.order, student.vocab_size)
+            case ModelConfig():
+                return ModelTeacher.open(config, tokenizer)
+            case BridgeConfig():
+                return BridgeTeacher.open(config, tokenizer)
+            case ScriptedConfig():
+                return ScriptedTeacher.open(config, tokenizer)
+            case RemoteTeacherConfig():
+                return RemoteTeacher(config, tokenizer)
+            case _:
+                raise AssertionError(f"{config} follows the student")
+
+
+def teachers_record(ensemble: Ensemble | None) -> dict[str, Any]:
+    """What a round's record says of its teachers, after the round: by context and teacher weight, score and
+    why it moved, see `TeacherWeights.update`; and what was asked of each, by name. Updates the weights.
     """
-    teachers: list[Teacher] = []
-    for config in configs:
-        if config.kind == "ngram":
-            sequences = [example.tokens for example in examples]
-            teachers.append(NgramTeacher.fit(sequences, config.order, vocab_size))
-        else:
-            version = max(0, round_index - 1 - config.lag)
-            teachers.append(
-                checkpoint_teacher(f"lag{config.lag}", version, Student.load(checkpoints[version]))
-            )
-    return teachers
+    if ensemble is None:
+        return {"teachers": {}, "teacher_weights": {}, "consulted": {}}
+    played_with = dict(zip(ensemble.weights.names, ensemble.weights.of().tolist(), strict=True))
+    told = ensemble.weights.update(ensemble.credit.credits())
+    for teachers in told.values():
+        for name, entry in teachers.items():
+            entry["consulted"] = ensemble.consulted[name]
+            entry["tokens"] = ensemble.tokens[name]
+    consulted = {
+        teacher.name: {
+            "states": ensemble.consulted[teacher.name],
+            "tokens": ensemble.tokens[teacher.name],
+            "failures": _failures(teacher),
+        }
+        for teacher in ensemble.teachers
+    }
+    return {"teachers": told, "teacher_weights": played_with, "consulted": consulted}
 
 
-def checkpoint_teacher(label: str, version: int, student: Student) -> CheckpointTeacher:
-    """A past student as a teacher; each consultation forwards the whole sequence and says so."""
-
-    def next_token_probs(sequences: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float32], int]:
-        engine = RecomputeEngine(student)
-        with torch.inference_mode():
-            step = engine.prefill(sequences)
-            probs = step.logits.softmax(dim=-1).cpu().numpy()
-        return probs, engine.ledger.forwarded_tokens
-
-    return CheckpointTeacher(label, version, next_token_probs)
+def _failures(teacher: Teacher) -> dict[str, int]:
+    """Proposals that a teacher failed to make, by reason; those of a run so far."""
+    failures = getattr(teacher, "failures", 0)
+    if isinstance(failures, Mapping):
+        told = Counter({str(reason): int(count) for reason, count in failures.items()})
+    else:
+        told = Counter({"failed": int(failures)} if failures else {})
+    sat_out = int(getattr(teacher, "sat_out", 0))
+    return dict(told + Counter({"sat out": sat_out} if sat_out else {}))

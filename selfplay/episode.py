@@ -40,8 +40,18 @@ SCHEMA = pa.schema(
         ("simulations", pa.int64()),
         ("policy_version", pa.int32()),
         ("seed", pa.int64()),
+        ("reward_names", pa.list_(pa.string())),
+        ("reward_values", pa.list_(pa.float64())),
+        ("verdict", pa.int8()),
+        ("audit_verdict", pa.int8()),
     ]
 )
+"""``rewards`` are two lists, since ``datasets`` opens no map."""
+
+ADDED = ("reward_names", "reward_values", "verdict", "audit_verdict")
+"""Columns that shards of earlier versions lack: nothing was known of them then."""
+
+EARLIER = pa.schema([column for column in SCHEMA if column.name not in ADDED])
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,10 @@ class Episode:
     solutions are below it, empty where each position counts alike; ``attribution[i]`` the chosen action's
     responsibility by proposer (column 0 the student). ``root_values[j]`` in [-1, 1] of state j, positions or
     not; in a tree they are the value targets, since its states end differently. ``outcome`` z in [-1, 1].
+
+    Kept for the audit and never learnt from: ``rewards`` the parts of the answer's score by name, empty where
+    there are none; ``verdict`` of the search's judge on the finished answer and ``audit_verdict`` of one that
+    search never asks, both in {-1, 0, 1}, 0 where there is none.
     """
 
     problem: str
@@ -74,6 +88,9 @@ class Episode:
     seed: int
     parents: list[int] = field(default_factory=list)
     importance: list[float] = field(default_factory=list)
+    rewards: dict[str, float] = field(default_factory=dict)
+    verdict: int = 0
+    audit_verdict: int = 0
 
 
 def from_game(game: Game, outcome: float, policy_version: int, seed: int) -> Episode:
@@ -141,19 +158,25 @@ def from_answer(
 
 def write_episodes(path: Path, episodes: Sequence[Episode]) -> None:
     """Write one Parquet shard, whole or not at all. Raises OutputError."""
-    columns = {f.name: [getattr(episode, f.name) for episode in episodes] for f in fields(Episode)}
+    plain = [f.name for f in fields(Episode) if f.name != "rewards"]
+    columns: dict[str, list[Any]] = {name: [getattr(e, name) for e in episodes] for name in plain}
+    columns["reward_names"] = [list(episode.rewards) for episode in episodes]
+    columns["reward_values"] = [list(episode.rewards.values()) for episode in episodes]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=SCHEMA), buffer, write_page_checksum=True)
     write_bytes(path, buffer.getvalue())
 
 
 def read_episodes(path: Path) -> list[Episode]:
-    """Read a shard back. Raises InputError for a missing, corrupt or foreign file, naming it."""
+    """Read a shard back, one of an earlier version too: what that did not record is empty or 0.
+
+    Raises InputError for a missing, corrupt or foreign file, naming it.
+    """
     try:
         # ParquetFile, since read_table takes a folder named "a=b" on the way for a column
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
-        if not table.schema.equals(SCHEMA):
+        if not (table.schema.equals(SCHEMA) or table.schema.equals(EARLIER)):
             raise InputError(
                 f"{path} is not a shard of episodes: its columns are {', '.join(table.schema.names)}"
             )
@@ -164,4 +187,9 @@ def read_episodes(path: Path) -> list[Episode]:
             f"cannot read the episodes in {path}: {reason}; restore the file, or remove the run's "
             "checkpoints from that round on and --resume plays those rounds again"
         ) from error
-    return [Episode(**row) for row in rows]
+    return [_episode(row) for row in rows]
+
+
+def _episode(row: dict[str, Any]) -> Episode:
+    names, values = row.pop("reward_names", ()), row.pop("reward_values", ())
+    return Episode(**row, rewards=dict(zip(names, values, strict=True)))

@@ -10,14 +10,14 @@ self-play on training problems passes in and nothing else does. It does not choo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tokenzero.mcts import Evaluation
+from tokenzero.mcts import Evaluation, Revision
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.candidates import likeliest
 from tokenzero.policy.engine import Engine, Ids, Step
@@ -25,14 +25,16 @@ from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.pieces import Pieces
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import encode_prompt
+from tokenzero.selfplay.consulting import Consulting
 from tokenzero.selfplay.outcomes import Grader, Outcomes
 from tokenzero.selfplay.play_out import play_out
 from tokenzero.selfplay.state_table import StateTable
 from tokenzero.tasks import PublicProblem, Task
-from tokenzero.teachers import Proposal, Teacher, mix
+from tokenzero.teachers import Ensemble
 from tokenzero.value import Judge, ValueHead
-from tokenzero.value.judge import shift
+from tokenzero.value.judge import shift, tokens_of
 from tokenzero.value.rollout import Rollout, blend
+from tokenzero.value.terminal import CombinedDetector
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class LeafConfig:
     """How a leaf is priced and which actions it offers.
 
     ``prior_temperature`` divides the student's logits; ``rollout_share`` (rho) blends a sampled play-out's
-    outcome into the value; ``judge_eta`` scales the judge's shift; ``teacher_beta`` is the teachers' share of
-    the prior.
+    outcome into the value; ``judge_eta`` scales the judge's shift, and sinks to nothing in a straight line
+    over ``judge_rounds`` rounds of self-play (0: it stays).
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -49,14 +51,23 @@ class LeafConfig:
     prior_temperature: float = 1.0
     rollout_share: float = 0.0
     judge_eta: float = 0.0
-    teacher_beta: float = 0.0
+    judge_rounds: int = 0
 
     def __post_init__(self) -> None:
         if self.prior_temperature <= 0:
             raise InputError(f"leaf.prior_temperature is {self.prior_temperature}; give a number above 0")
-        for name in ("rollout_share", "judge_eta", "teacher_beta"):
+        for name in ("rollout_share", "judge_eta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"leaf.{name} is {getattr(self, name)}; give a number from 0 to 1")
+        if self.judge_rounds < 0:
+            raise InputError(f"leaf.judge_rounds is {self.judge_rounds}; give at least 0, where 0 keeps eta")
+
+    def in_round(self, round_index: int) -> LeafConfig:
+        """The same with the judge's share of that round, counted from 1."""
+        if not self.judge_rounds:
+            return self
+        left = max(0.0, 1.0 - (round_index - 1) / self.judge_rounds)
+        return replace(self, judge_eta=left * self.judge_eta)
 
 
 @dataclass
@@ -67,9 +78,9 @@ class Parts:
     engine: Engine
     task: Task
     value_head: ValueHead | None = None
-    teachers: Sequence[Teacher] = ()
-    teacher_weights: Sequence[float] = ()
+    ensemble: Ensemble | None = None
     judge: Judge | None = None
+    terminal: CombinedDetector | None = None
     pieces: Pieces = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +113,9 @@ class LeafEvaluator:
         self._candidates = min(candidates, parts.student.vocab_size)
         self._scored = grader is not None or parts.task.public_verifier
         self._mark = parts.engine.ledger.copy()
-        self.table = StateTable(64 * places, self._candidates, 1 + len(parts.teachers))
+        self.table = StateTable(
+            64 * places, self._candidates, 1 + (len(parts.ensemble.teachers) if parts.ensemble else 0)
+        )
         self._banned = banned_tokens(parts.student)
         self._mask = torch.zeros(parts.student.vocab_size, device=parts.student.device)
         self._mask[self._banned] = -torch.inf
@@ -110,8 +123,21 @@ class LeafEvaluator:
         self._prompts: list[list[int]] = [[] for _ in range(places)]
         self._rngs: list[np.random.Generator | None] = [None] * places
         self._outcomes = Outcomes(
-            parts.student, parts.task, parts.pieces, self.table, places, grader, self.ledger
+            parts.student, parts.task, parts.pieces, self.table, places, grader, self.ledger, parts.terminal
         )
+        self.judged = parts.judge is not None and config.judge_eta > 0
+        self.consulting = None
+        if parts.ensemble is not None and parts.ensemble.beta > 0:
+            self.consulting = Consulting(
+                parts.ensemble,
+                self.table,
+                self.ledger,
+                self.sequence,
+                lambda place: len(self._prompts[place]),
+                lambda place: self._outcomes.problem(place).tag,
+                parts.task.max_answer_tokens,
+                frozenset(self._banned),
+            )
 
     def open(
         self,
@@ -160,6 +186,13 @@ class LeafEvaluator:
         # Every mention of a forwarded state after its first is served without a forward.
         self.ledger.cached_tokens += _forwarded(table, rows) - _forwarded(table, fresh)
         return self.view(rows)
+
+    def revise(self, states: Ids) -> Revision:
+        """Candidates of ``states`` i64 [L] after the teachers were asked about them; what was expanded keeps
+        its slot."""
+        if self.consulting is None:
+            return Revision(self.table.actions[states], self.table.logits[states])
+        return self.consulting.again(states)
 
     def view(self, rows: Ids) -> Evaluation:
         """The stored evaluation of states already expanded."""
@@ -225,8 +258,8 @@ class LeafEvaluator:
             raise InputError(
                 "the model's output is not a number; its weights are damaged or training diverged"
             )
-        if self._parts.teachers and self._config.teacher_beta > 0:
-            self._mix_teachers(rows[~table.terminal[rows]])
+        if self.consulting is not None:
+            self.consulting.met(rows[~table.terminal[rows]])
 
     def _values(self, rows: Ids, step: Step) -> npt.NDArray[np.float32]:
         """What the parts think of states just forwarded, f32 [L]: value head, play-outs, judge."""
@@ -240,43 +273,15 @@ class LeafEvaluator:
             starts = Step(step.states[going], step.logits[pick], step.hidden[pick])
             outcome = Rollout(lambda _: self._play_out(rows[going], starts))(going)
             value[going] = blend(value[going], outcome, config.rollout_share)
-        if parts.judge is not None and config.judge_eta > 0:
+        if parts.judge is not None and self.judged:
             prompts = [self._outcomes.problem(place).prompt for place in table.game[rows].tolist()]
+            spent = tokens_of(parts.judge)
             verdicts = parts.judge.judge(prompts, [self.text(row) for row in rows.tolist()])
             self.ledger.judge_calls += len(rows)
+            self.ledger.judge_tokens += tokens_of(parts.judge) - spent
+            table.unjudged[rows] = np.clip(value, -1.0, 1.0)
             value = shift(value, verdicts, config.judge_eta)
         return value
-
-    def _mix_teachers(self, rows: Ids) -> None:
-        parts, table = self._parts, self.table
-        if not rows.size:
-            return
-        sequences = [self.sequence(row) for row in rows.tolist()]
-        proposals = [teacher.propose(sequences, self._candidates) for teacher in parts.teachers]
-        self.ledger.teacher_tokens += sum(proposal.tokens for proposal in proposals)
-        mixture = mix(
-            table.actions[rows],
-            np.exp(table.logits[rows]),
-            [self._allowed(proposal) for proposal in proposals],
-            np.asarray(parts.teacher_weights, np.float64),
-            self._config.teacher_beta,
-            self._candidates,
-        )
-        table.actions[rows] = mixture.actions
-        table.logits[rows] = mixture.logits
-        table.responsibility[rows] = mixture.responsibility
-
-    def _allowed(self, proposal: Proposal) -> Proposal:
-        """The proposal without tokens that are never an answer's next: a teacher does not know which they
-        are.
-        """
-        kept = (proposal.actions >= 0) & ~np.isin(proposal.actions, self._banned)
-        order = np.argsort(~kept, axis=1, kind="stable")  # pads go to the end
-        actions = np.where(kept, proposal.actions, -1)
-        probs = np.where(kept, proposal.probs, np.float32(0))
-        return Proposal(
-            np.take_along_axis(actions, order, 1), np.take_along_axis(probs, order, 1), proposal.tokens
-        )
 
     def _play_out(self, rows: Ids, starts: Step) -> npt.NDArray[np.float32]:
         """Outcome f32 [L] of one sampled continuation of each state; its tokens are paid as value tokens."""

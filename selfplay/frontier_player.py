@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tokenzero.mcts import NONE, ROOT, FrontierPool, FrontierResult, SearchConfig
 from tokenzero.mcts.frontier import root_statistics
+from tokenzero.mcts.tree import LOST
 from tokenzero.policy.engine import Ids
 from tokenzero.selfplay.evaluator import LeafEvaluator
 from tokenzero.selfplay.game import Game, Move, SearchedTree
 from tokenzero.tasks import PublicProblem
+from tokenzero.teachers import tree_edges
 
 
 class FrontierQueue:
@@ -82,8 +85,12 @@ class FrontierQueue:
         result = self._pool.answer(places)
         roots = root_statistics(result)
         for index, place in enumerate(places.tolist()):
+            if self._evaluator.consulting is not None:
+                self._evaluator.consulting.credit_tree(result.tree, place)
             game = self.games[int(self._game[place])]
             game.tree = searched_tree(result, index)
+            if self._evaluator.judged:
+                _take_back_shifts(game.tree, result, index, self._evaluator.table.unjudged)
             end = _answer(game.tree, int(result.solution[index]))
             row = int(result.tree.state[place, end])
             game.tokens = game.tree.path(end)
@@ -115,6 +122,27 @@ def searched_tree(result: FrontierResult, index: int) -> SearchedTree:
         exhausted=tree.exhausted[place, :nodes].copy(),
         solutions=result.solutions[index, :nodes].copy(),
     )
+
+
+def _take_back_shifts(
+    found: SearchedTree, result: FrontierResult, index: int, unjudged: npt.NDArray[np.float32]
+) -> None:
+    """Rid a tree of the judge's shifts, which no value target may hold: what states were valued at before
+    them, and play-outs that came to an end alone, since one that was cut short counts as its last state."""
+    tree, place, nodes = result.tree, int(result.places[index]), slice(0, int(result.nodes[index]))
+    found.raw_value = np.where(found.terminal, found.raw_value, unjudged[tree.state[place, nodes]])
+    ended = np.where(found.terminal, found.visits, 0).astype(np.float64)
+    through, earned = tree_edges(
+        found.parent.astype(np.int64),
+        tree.parent_slot[place, nodes].astype(np.int64),
+        tree.depth[place, nodes].astype(np.int64),
+        ended,
+        found.raw_value.astype(np.float64),
+        tree.child[place, nodes] == LOST,
+        1.0,
+    )
+    found.visits = (ended + through.sum(axis=1)).astype(np.int32)
+    found.value_sum = ended * found.raw_value + earned.sum(axis=1)
 
 
 def _answer(tree: SearchedTree, solution: int) -> int:

@@ -66,8 +66,9 @@ class Searched:
 @dataclass(slots=True)
 class Move:
     """One searched position: candidate ``actions`` i64 [K], the visit distribution ``weights`` f32 [K], the
-    root value after search, and the chosen action's ``responsibility`` f32 [1 + teachers]. ``full`` is False
-    for a fast search of playout cap randomisation, whose weights are no target to learn from.
+    root value after search, the chosen action's ``responsibility`` f32 [1 + teachers], and where teachers
+    spoke that of all candidates, ``shares`` f32 [K, 1 + teachers]. ``full`` is False for a fast search of
+    playout cap randomisation, whose weights are no target to learn from.
     """
 
     actions: Ids
@@ -79,6 +80,7 @@ class Move:
     chosen: int
     responsibility: F32
     full: bool = True
+    shares: F32 | None = None
 
 
 @dataclass

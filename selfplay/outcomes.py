@@ -18,6 +18,7 @@ from tokenzero.policy.pieces import Pieces
 from tokenzero.policy.student import Student
 from tokenzero.selfplay.state_table import StateTable
 from tokenzero.tasks import Automaton, PublicProblem, Task, Verdicts
+from tokenzero.value.terminal import CombinedDetector
 
 Grader = Callable[[int, str], float]
 """(number of the game, finished answer) -> score in [0, 1]; bound to training problems by self-play."""
@@ -29,7 +30,10 @@ them.
 
 
 class Outcomes:
-    """Ends of the answers in ``table``, for games in ``places`` places. Counts its calls in ``ledger``."""
+    """Ends of the answers in ``table``, for games in ``places`` places. Counts its calls in ``ledger``.
+
+    An answer ends by the task's verdict, the end mark, for lack of room, or where ``terminal`` says so.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,9 @@ class Outcomes:
         places: int,
         grader: Grader | None,
         ledger: Ledger,
+        terminal: CombinedDetector | None = None,
     ) -> None:
+        self._terminal = terminal
         self._task = task
         self._eos_id = student.eos_id
         self._pieces = pieces
@@ -124,6 +130,10 @@ class Outcomes:
         """What verdicts, end mark, length limit and grader come to; ``text(i)`` is answer i."""
         self._ledger.verifier_calls += len(tokens)
         ended = verdicts.done | full | (tokens == self._eos_id)
+        if self._terminal is not None:
+            going = np.flatnonzero(~ended)
+            prompts = [self._problems[place].prompt for place in places[going].tolist()]
+            ended[going] = self._terminal.finished_batch(prompts, [text(index) for index in going.tolist()])
         score = np.where(ended, verdicts.score, np.nan)
         unknown = np.flatnonzero(ended & np.isnan(score))
         if self._grader is not None:

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tokenzero.policy.ledger import Ledger
+from tokenzero.selfplay.consulting import credit_path
 from tokenzero.selfplay.demonstrations import demonstrate
 from tokenzero.selfplay.episode import Episode, from_answer, from_game
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.listener import Listener
-from tokenzero.selfplay.outcomes import Grader
 from tokenzero.selfplay.play_config import PlayConfig
 from tokenzero.selfplay.player import Player
 from tokenzero.selfplay.sampler import Sampler
+from tokenzero.selfplay.scoring import Scoring
 from tokenzero.selfplay.tree_targets import gathered_episode, solution_paths, tree_episode
 from tokenzero.tasks import Problem, Task
 
@@ -51,17 +52,20 @@ def play_round(
     seed: int,
     owed: int,
     listener: Listener,
+    scoring: Scoring | None = None,
 ) -> Played:
     """Play round ``round_index`` on problems of ``train``. ``owed`` is how many tokens earlier rounds
-    forwarded beyond their share; with ``config.tokens`` this round forwards as many fewer.
+    forwarded beyond their share; with ``config.tokens`` this round forwards as many fewer. ``scoring`` says
+    what answers are worth; None leaves it to the task.
     """
     played = Played()
+    scoring = scoring or Scoring(task)
     if config.player == "demonstrate":
         played.episodes = demonstrate(task, parts.student, config.games, rng)
         played.problems = len(played.episodes)
         played.solved = played.solutions = sum(episode.outcome > 0 for episode in played.episodes)
         return played
-    play = _sampling(parts, config) if config.player == "sample" else _search(parts, config)
+    play = (_sampling if config.player == "sample" else _search)(parts, config, scoring)
     if config.tokens is None:
         problems = _drawn(task, train, config.games, rng)
         listener.stage("play", len(problems))
@@ -104,16 +108,7 @@ def _shown(task: Task, problem: Problem, rng: np.random.Generator) -> Problem:
     return replace(problem, public=public)
 
 
-def _grader(task: Task, problems: Sequence[Problem]) -> Grader:
-    """Gold scores of training problems by their index."""
-
-    def grader(game: int, text: str) -> float:
-        return task.score(problems[game], text)
-
-    return grader
-
-
-def _search(parts: Parts, config: PlayConfig) -> Play:
+def _search(parts: Parts, config: PlayConfig, scoring: Scoring) -> Play:
     player = Player(
         parts,
         config.search,
@@ -133,13 +128,17 @@ def _search(parts: Parts, config: PlayConfig) -> Play:
         seed: int,
         on_games: Callable[[int], None],
     ) -> None:
-        known = None if task.public_verifier else _grader(task, problems)
+        known = None if scoring.public else scoring.grader(problems)
         games = player.play([p.public for p in problems], rng, grader=known, on_games=on_games)
-        for problem, game in zip(problems, games, strict=True):
-            outcome = 2.0 * task.score(problem, game.text) - 1.0
+        worth = scoring.worth(problems, [game.text for game in games])
+        for game, total, rewards in zip(games, worth.total.tolist(), worth.parts, strict=True):
+            outcome = 2.0 * total - 1.0
             played.solved += outcome > 0
             played.solutions += int(game.tree.solutions[0]) if game.tree is not None else outcome > 0
-            played.episodes += _learnt(game, outcome, version, seed, config)
+            if parts.ensemble is not None and game.tree is None:
+                credit_path(parts.ensemble, game, outcome, task.max_answer_tokens)
+            learnt = _learnt(game, outcome, version, seed, config)
+            played.episodes += scoring.annotated(learnt, [rewards] * len(learnt))
             game.tree = None  # the episodes have it now
             game.searched = {}
         played.games += games
@@ -168,7 +167,7 @@ def _learnt(game: Game, outcome: float, version: int, seed: int, config: PlayCon
     ]
 
 
-def _sampling(parts: Parts, config: PlayConfig) -> Play:
+def _sampling(parts: Parts, config: PlayConfig, scoring: Scoring) -> Play:
     sampler = Sampler(parts, config.samples, temperature=config.temperature, in_flight=config.games_in_flight)
 
     def play(
@@ -181,7 +180,7 @@ def _sampling(parts: Parts, config: PlayConfig) -> Play:
         on_games: Callable[[int], None],
     ) -> None:
         for one in sampler.play(
-            [p.public for p in problems], rng, grader=_grader(task, problems), on_games=on_games
+            [p.public for p in problems], rng, grader=scoring.grader(problems), on_games=on_games
         ):
             found: dict[tuple[int, ...], Episode] = {}
             for index, (answer, text, score) in enumerate(
@@ -193,7 +192,7 @@ def _sampling(parts: Parts, config: PlayConfig) -> Play:
                     found[key] = from_answer(
                         one.problem, one.prompt, answer, text, score, version, seed, one.forwarded
                     )
-            played.episodes += found.values()
+            played.episodes += scoring.annotated(list(found.values()), [{}] * len(found))
             solved = {tuple(a) for a, s in zip(one.answers, one.scores.tolist(), strict=True) if s >= 1.0}
             played.solutions += len(solved)
             played.solved += bool(solved)

@@ -89,10 +89,11 @@ class Player:
         public = self._parts.task.public_verifier
         queue: _Queue | FrontierQueue
         if self._config.method == "frontier":
-            config = self._frontier_config(public or grader is not None)
+            config = self._lazily(self._frontier_config(public or grader is not None))
             queue = FrontierQueue(evaluator, config, problems, rng, places, public)
         else:
-            queue = _Queue(evaluator, self._config, self._caps, problems, rng, places, public)
+            config = self._lazily(self._config)
+            queue = _Queue(evaluator, config, self._caps, problems, rng, places, public)
             queue.gather_visits = self._gather_visits
         try:
             queue.play(on_games)
@@ -101,6 +102,12 @@ class Player:
             self.ledger.simulations += sum(game.simulations for game in queue.games)
             self.ledger.wall_s += time.perf_counter() - started
         return queue.games
+
+    def _lazily(self, config: SearchConfig) -> SearchConfig:
+        """The config with the visits at which teachers are asked, where they are asked late."""
+        ensemble = self._parts.ensemble
+        late = ensemble is not None and ensemble.beta > 0 and ensemble.config.visits > 1
+        return replace(config, revise_visits=ensemble.config.visits) if ensemble and late else config
 
     def _frontier_config(self, verified: bool) -> SearchConfig:
         """The config with the longest answer in it. Raises InputError where nobody can verify an answer."""
@@ -277,6 +284,7 @@ class _Queue:
             _taken(result.actions, slots).tolist(),
             table.responsibility[rows, slots],
             self._full[places].tolist(),
+            [table.responsibility[row].copy() if table.asked[row] else None for row in rows.tolist()],
             strict=True,
         )
         for index, simulations, depth, *move in moves:

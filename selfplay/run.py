@@ -22,10 +22,11 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import clone, pretrain
 from tokenzero.policy.student import Student
 from tokenzero.selfplay.arena import rungs
+from tokenzero.selfplay.assessment import Assessment
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.course import Course
 from tokenzero.selfplay.demonstrations import demonstrate, examples
-from tokenzero.selfplay.ensemble import build_teachers
+from tokenzero.selfplay.ensemble import FOLLOWING, Teachers, teachers_record
 from tokenzero.selfplay.episode import Episode, read_episodes, write_episodes
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.examiner import Bout, Examiner, HeldOut, alarm_records, without_infinities
@@ -36,10 +37,10 @@ from tokenzero.selfplay.net import Net
 from tokenzero.selfplay.play_stage import Played, play_round
 from tokenzero.selfplay.retention import Reach, milestones, window_start
 from tokenzero.selfplay.run_directory import RunDirectory, checkpoint_path, shard_path
+from tokenzero.selfplay.scoring import Scoring
 from tokenzero.selfplay.tracking import installed, tracking
 from tokenzero.tasks import Task, get_task
-from tokenzero.teachers import Teacher
-from tokenzero.value import RuleJudge
+from tokenzero.teachers import Ensemble
 
 DEMONSTRATE, PRETRAIN, VALUE_WARMUP, PLAY, LEARN, EVALUATE, ARENA, HEALTH = range(8)
 """Stages: the second word of every seed."""
@@ -61,6 +62,8 @@ class Run:
         self._examiner = Examiner(config, self.task, self._listener)
         self._course = Course()
         self._learner_now: Learner | None = None
+        self._teachers = Teachers(config)
+        self._assessment = Assessment()
 
     def execute(self, *, resume: bool = False) -> list[Record]:
         """Play all rounds, or as many as an alarm lets it; returns their records, the warm start's first.
@@ -73,7 +76,11 @@ class Run:
         trackers, told = installed(self.config.tracking), asdict(self.config)
         with self._store.opened(resume), tracking(trackers, self.directory, told) as self._tracking:
             self._tracking.send(self._store.records)
-            self._play_rounds()
+            try:
+                self._play_rounds()
+            finally:
+                self._teachers.close()
+                self._assessment.close()
         return self._store.records
 
     def _play_rounds(self) -> None:
@@ -83,7 +90,7 @@ class Run:
             if done > self.config.rounds or self._course.stopped:
                 return
         self._open_nets(done)
-        counted = self._counts_demonstrations()
+        counted = self._teachers.count_demonstrations
         self._demonstrations = self._demonstrate() if done == 0 or counted else []
         if done == 0:
             self._warm_start()
@@ -106,6 +113,7 @@ class Run:
                 self._incumbent.restore(self._checkpoint(self._course.incumbent))
         if done and self._needs_reference():
             self._examiner.reference = Student.load(self._checkpoint(0))
+        self._assessment = Assessment.open(self.config, self._candidate.student)
 
     def _needs_reference(self) -> bool:
         probed = self.config.health.games > 0 and self.config.evaluation.problems > 0
@@ -114,11 +122,6 @@ class Run:
     def _demonstrate(self) -> list[Episode]:
         count, rng = self.config.pretrain.demonstrations, self._rng(DEMONSTRATE, 0)
         return demonstrate(self.task, self._candidate.student, count, rng)
-
-    def _counts_demonstrations(self) -> bool:
-        """Whether rounds need the demonstrations too: n-gram teachers are counted on them."""
-        kinds = {teacher.kind for teacher in self.config.teachers}
-        return self.config.play.leaf.teacher_beta > 0 and "ngram" in kinds
 
     def _warm_start(self) -> None:
         started = time.perf_counter()
@@ -188,8 +191,11 @@ class Run:
 
     def _round(self, number: int) -> None:
         started = time.perf_counter()
-        teachers = self._teachers(number)
-        played = self._played(number, teachers)
+        ensemble, failures = self._ensemble(number), self._assessment.failures()
+        played = self._played(number, ensemble)
+        failures = self._assessment.record(failures)
+        self._teachers.rest()
+        self._assessment.rest()
         episodes = played.episodes
         write_episodes(shard_path(self.directory, number), episodes)
         window = range(window_start(number, self.config.learner.window), number)
@@ -208,7 +214,7 @@ class Run:
             self._store.records,
         )
         bout = self._bout(number)
-        self._finish(number, started, played, losses, held_out, health, alarms, bout, teachers)
+        self._finish(number, started, played, losses, held_out, health, alarms, bout, ensemble, failures)
 
     def _learnt(self, episodes: Sequence[Episode], number: int) -> Losses:
         if not episodes:
@@ -216,17 +222,19 @@ class Run:
         self._listener.stage("learn", self.config.learner.steps)
         return self._learner().learn(episodes, number, lambda step: self._listener.advance(1))
 
-    def _played(self, number: int, teachers: Sequence[Teacher]) -> Played:
+    def _played(self, number: int, ensemble: Ensemble | None) -> Played:
+        config, asked = self.config.play, self._assessment
         played = play_round(
-            replace(self._parts(self._incumbent), teachers=teachers, teacher_weights=_equal(teachers)),
+            replace(self._parts(self._incumbent), ensemble=ensemble),
             self.task,
-            self.config.play,
+            replace(config, leaf=config.leaf.in_round(number)),
             self._train,
             self._rng(PLAY, number),
             number,
             self.config.seed,
             self._owed(number),
             self._listener,
+            Scoring(self.task, asked.rewards, number, asked.judge, asked.audit_judge),
         )
         version = self._course.incumbent
         return replace(played, episodes=[replace(e, policy_version=version) for e in played.episodes])
@@ -237,14 +245,15 @@ class Run:
         spent = sum(int(record["spent"]) for record in self._store.records)
         return 0 if share is None else spent - share * (number - 1)
 
-    def _teachers(self, number: int) -> Sequence[Teacher]:
+    def _ensemble(self, number: int) -> Ensemble | None:
         """A checkpoint teacher is the student that played so many rounds ago."""
-        if self.config.play.leaf.teacher_beta == 0:
-            return ()
-        checkpoints = [self._checkpoint(int(record["incumbent"])) for record in self._store.records]
-        student = self._candidate.student
-        sequences = examples(self._demonstrations, student)
-        return build_teachers(self.config.teachers, number, checkpoints, sequences, student.vocab_size)
+        return self._teachers.ensemble(
+            number,
+            self._candidate.student,
+            self._store.records,
+            self._checkpoint,
+            lambda: examples(self._demonstrations, self._candidate.student),
+        )
 
     def _parts(self, net: Net) -> Parts:
         """What a round consults, teachers apart: those help to play, and are not examined."""
@@ -253,7 +262,8 @@ class Run:
             engine=net.engine,
             task=self.task,
             value_head=net.head,
-            judge=RuleJudge.from_names(self.config.judge) if self.config.judge else None,
+            judge=self._assessment.judge,
+            terminal=self._assessment.terminal,
         )
 
     def _held_out(self, number: int) -> HeldOut:
@@ -289,7 +299,8 @@ class Run:
         health: dict[str, float],
         alarms: Sequence[Alarm],
         bout: Bout,
-        teachers: Sequence[Teacher] = (),
+        ensemble: Ensemble | None = None,
+        failures: dict[str, int] | None = None,
     ) -> None:
         """Decide how the run goes on, write the round, and go on that way."""
         config = self.config
@@ -309,9 +320,8 @@ class Run:
             "health": without_infinities(health),
             "alarms": alarm_records(alarms),
             "arena": bout.record,
-            "teacher_weights": {
-                teacher.name: weight for teacher, weight in zip(teachers, _equal(teachers), strict=True)
-            },
+            **teachers_record(ensemble),
+            "failures": failures or {},
             "spent": played.spent,
             "learnt_tokens": losses.cells + losses.reanalysed,
             "ledger": played.ledger.as_dict(),
@@ -348,9 +358,5 @@ class Run:
 
 
 def _reach(config: SelfPlayConfig) -> Reach:
-    lags = [teacher.lag for teacher in config.teachers if teacher.kind == "checkpoint"]
+    lags = [teacher.lag for teacher in config.teachers if isinstance(teacher, FOLLOWING)]
     return Reach(config.learner.window, max(lags, default=0))
-
-
-def _equal(teachers: Sequence[Teacher]) -> list[float]:
-    return [1.0 / len(teachers) for _ in teachers]

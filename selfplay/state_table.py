@@ -125,6 +125,54 @@ def _fill(
 
 
 @kernel
+def _revise(
+    actions: Ids,
+    logits: F32,
+    responsibility: F32,
+    child: I32,
+    rows: Ids,
+    new: Ids,
+    new_logits: F32,
+    new_responsibility: F32,
+) -> None:
+    """``new`` is used up: what has found its slot becomes NONE there."""
+    for i in range(rows.shape[0]):
+        row, least = rows[i], np.float32(0.0)
+        for j in range(new.shape[1]):
+            if new[i, j] != NONE:
+                least = min(least, new_logits[i, j])
+        for k in range(actions.shape[1]):
+            found = NONE
+            for j in range(new.shape[1]):
+                if new[i, j] != NONE and new[i, j] == actions[row, k]:
+                    found = j
+            if found != NONE:
+                logits[row, k] = new_logits[i, found]
+                for p in range(responsibility.shape[2]):
+                    responsibility[row, k, p] = new_responsibility[i, found, p]
+                new[i, found] = NONE
+            elif child[row, k] != NONE:
+                logits[row, k] = least
+            else:
+                actions[row, k] = NONE
+                logits[row, k] = LOWEST
+                for p in range(responsibility.shape[2]):
+                    responsibility[row, k, p] = 0.0
+        slot = 0
+        for j in range(new.shape[1]):
+            if new[i, j] == NONE:
+                continue
+            while slot < actions.shape[1] and actions[row, slot] != NONE:
+                slot += 1
+            if slot == actions.shape[1]:
+                break
+            actions[row, slot] = new[i, j]
+            logits[row, slot] = new_logits[i, j]
+            for p in range(responsibility.shape[2]):
+                responsibility[row, slot, p] = new_responsibility[i, j, p]
+
+
+@kernel
 def _free_below(
     game: Ids, slot: Ids, child: I32, free: I32, left: Ids, top: int, out: Ids, count: int
 ) -> int:
@@ -199,8 +247,9 @@ class StateTable:
     ``parent``, ``token``, ``length`` (answer tokens), ``slot`` (engine state, -1 when never forwarded) i64
     [S]; ``terminal`` bool [S]; ``value`` f32 [S]; ``actions`` i64 [S, K], ``logits`` f32 [S, K]; ``child``
     i32 [S, K] (row reached by the action in the same slot, -1 unknown); ``responsibility`` f32 [S, K, n]
-    (column 0 the student); ``reading`` i64 [S] (state of the task's automaton). ``text[s]`` is the partial
-    answer where the task has no automaton.
+    (column 0 the student); ``asked`` bool [S], whether a teacher spoke on it; ``unjudged`` f32 [S], the
+    value without the judge's shift, where there is a judge; ``reading`` i64 [S] (state of
+    the task's automaton). ``text[s]`` is the partial answer where the task has no automaton.
     """
 
     def __init__(self, rows: int, candidates: int, proposers: int) -> None:
@@ -224,6 +273,8 @@ class StateTable:
         self.child = np.full((rows, candidates), NONE, np.int32)
         self.responsibility = np.zeros((rows, candidates, proposers), np.float32)
         self.responsibility[:, :, 0] = 1.0
+        self.asked = np.zeros(rows, np.bool_)
+        self.unjudged = np.zeros(rows, np.float32)
 
     @property
     def used(self) -> int:
@@ -272,6 +323,13 @@ class StateTable:
         """
         arrays = self.actions, self.logits, self.value, self.terminal
         return bool(_fill(*arrays, rows, tokens, shares, values))
+
+    def revise(self, rows: Ids, actions: Ids, logits: F32, responsibility: F32) -> None:
+        """Write new candidates [L, K] over those of ``rows`` i64 [L]. An action stays in its slot: one that
+        was expanded even if it is no candidate any more, as unlikely as the least of the new ones.
+        """
+        _revise(self.actions, self.logits, self.responsibility, self.child, rows, actions.copy(), logits,
+                responsibility)  # fmt: skip
 
     def free_siblings(self, kept: Ids) -> Ids:
         """Free everything beside the states ``kept`` i64 [R]; returns the engine states to release, i64."""

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from tokenzero.tasks.aqua import AquaConfig, AquaTask
 from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
+from tokenzero.tasks.gsm8k import Gsm8kConfig, Gsm8kTask
 from tokenzero.tasks.maze import MazeConfig, MazeTask
 from tokenzero.tasks.problem import (
     FAILED,
@@ -21,6 +23,7 @@ from tokenzero.tasks.problem import (
     Verdict,
     Verdicts,
 )
+from tokenzero.tasks.question_answer import QuestionAnswerConfig, QuestionAnswerTask
 from tokenzero.tasks.registry import get_task
 
 __all__ = [
@@ -29,15 +32,21 @@ __all__ = [
     "ONGOING",
     "SOLVED",
     "SPLITS",
+    "AquaConfig",
+    "AquaTask",
     "ArithmeticConfig",
     "ArithmeticTask",
     "Automaton",
     "CountdownConfig",
     "CountdownTask",
+    "Gsm8kConfig",
+    "Gsm8kTask",
     "MazeConfig",
     "MazeTask",
     "Problem",
     "PublicProblem",
+    "QuestionAnswerConfig",
+    "QuestionAnswerTask",
     "Task",
     "Verdict",
     "Verdicts",

@@ -48,8 +48,9 @@ class CountdownConfig:
     write 0; off by default, since `a - a 0` followed by `0 * b 0` throws numbers away. draw: "play" takes
     numbers at random and the target where a uniformly random legal play of them ends, so that a problem is as
     frequent as play makes it; "uniform" takes every solvable (multiset, target) alike. train, validation,
-    test: problems per split, fewer when there are not so many (test and validation are served first). seed:
-    of the splits and of the order of numbers in prompts.
+    test: problems per split, fewer when there are not so many (test and validation are served first).
+    tag_above: problems with a larger target are tagged "NAME-above", the others "NAME-below"; None tags all
+    alike. seed: of the splits and of the order of numbers in prompts.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -68,6 +69,7 @@ class CountdownConfig:
     train: int = 10000
     validation: int = 1000
     test: int = 1500
+    tag_above: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -120,7 +122,7 @@ def build_splits(config: CountdownConfig, name: str) -> Mapping[str, tuple[Probl
 
     With draw "uniform" no pair is repeated. With draw "play" a pair comes as often as play makes it, in every
     split alike; validation and test then repeat no prompt, that is, no pair in the same order of its numbers.
-    name is used as the tag and as the beginning of each id. About 2 s for the default settings.
+    name is the beginning of each tag and id. About 2 s for the default settings.
     """
     rng = np.random.default_rng([config.seed, 1])
     sizes = {"test": config.test, "validation": config.validation, "train": config.train}
@@ -129,10 +131,10 @@ def build_splits(config: CountdownConfig, name: str) -> Mapping[str, tuple[Probl
     else:
         pairs = _enumerated(config, sizes, rng) if _is_small(config) else _sampled(config, sizes, rng)
         draws = {split: [_shuffled(pair, rng) for pair in pairs[split]] for split in sizes}
-    return MappingProxyType({split: _problems(draws[split], name) for split in sizes})
+    return MappingProxyType({split: _problems(draws[split], name, config.tag_above) for split in sizes})
 
 
-def _problems(draws: Sequence[Pair], name: str) -> tuple[Problem, ...]:
+def _problems(draws: Sequence[Pair], name: str, tag_above: int) -> tuple[Problem, ...]:
     """Problems with their numbers in the order drawn, and unique ids: a pair's second one ends in "#2"."""
     copies: Counter[Pair] = Counter()
     problems = []
@@ -141,7 +143,8 @@ def _problems(draws: Sequence[Pair], name: str) -> tuple[Problem, ...]:
         copies[pair] += 1
         copy = "" if copies[pair] == 1 else f"#{copies[pair]}"
         identity = f"{name}:{'-'.join(map(str, pair[0]))}={target}{copy}"
-        problems.append(Problem(PublicProblem(identity, write_prompt(numbers, target), name)))
+        side = "" if not tag_above else "-above" if target > tag_above else "-below"
+        problems.append(Problem(PublicProblem(identity, write_prompt(numbers, target), name + side)))
     return tuple(problems)
 
 

@@ -7,23 +7,31 @@ from difflib import get_close_matches
 from typing import Any
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.tasks.aqua import AquaConfig, AquaTask
 from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
+from tokenzero.tasks.gsm8k import Gsm8kConfig, Gsm8kTask
 from tokenzero.tasks.maze import MazeConfig, MazeTask
 from tokenzero.tasks.problem import Task
+from tokenzero.tasks.question_answer import QuestionAnswerConfig, QuestionAnswerTask
 
 COUNTDOWN_PRESETS = {"countdown": CountdownConfig(), "game24": GAME24}
 MAZE = "maze"
 ARITHMETIC = "arithmetic"
+GSM8K = "gsm8k"
+AQUA = "aqua"
+QUESTION_ANSWER = "question-answer"
 REASONING_GYM = "reasoning-gym:"
 
 
 def get_task(name: str, **options: Any) -> Task:
-    """The task called `name`: "countdown", "game24", "maze", "arithmetic" or "reasoning-gym:DATASET".
+    """The task called `name`: "countdown", "game24", "maze", "arithmetic", "gsm8k", "aqua",
+    "question-answer" or "reasoning-gym:DATASET".
 
     options: fields that replace those of the task's configuration: `CountdownConfig` for the first two, then
-    `MazeConfig`, `ArithmeticConfig` and `ReasoningGymConfig`. Raises InputError for an unknown name or
+    `MazeConfig`, `ArithmeticConfig`, `Gsm8kConfig`, `AquaConfig`, `QuestionAnswerConfig` and
+    `ReasoningGymConfig`. Raises InputError for an unknown name or
     option, naming the nearest known one.
     """
     if name in COUNTDOWN_PRESETS:
@@ -36,13 +44,22 @@ def get_task(name: str, **options: Any) -> Task:
     if name == ARITHMETIC:
         _check_options(name, options, ArithmeticConfig)
         return ArithmeticTask(ArithmeticConfig(**options), name)
+    if name == GSM8K:
+        _check_options(name, options, Gsm8kConfig)
+        return Gsm8kTask(Gsm8kConfig(**options), name)
+    if name == AQUA:
+        _check_options(name, options, AquaConfig)
+        return AquaTask(AquaConfig(**options), name)
+    if name == QUESTION_ANSWER:
+        _check_options(name, options, QuestionAnswerConfig)
+        return QuestionAnswerTask(QuestionAnswerConfig(**options), name)
     if name.startswith(REASONING_GYM):
         from tokenzero.tasks.reasoning_gym import ReasoningGymConfig, ReasoningGymTask
 
         dataset = name.removeprefix(REASONING_GYM)
         _check_options(name, options, ReasoningGymConfig)
         return ReasoningGymTask(dataset, ReasoningGymConfig(**options))
-    known = [*COUNTDOWN_PRESETS, MAZE, ARITHMETIC, REASONING_GYM + "DATASET"]
+    known = [*COUNTDOWN_PRESETS, MAZE, ARITHMETIC, GSM8K, AQUA, QUESTION_ANSWER, REASONING_GYM + "DATASET"]
     raise InputError(f"task {name!r} does not exist; {_nearest(name, known)}")
 
 

@@ -1,11 +1,37 @@
-"""Who proposes candidates: n-gram tables, past checkpoints, and their mixture with the student.
+"""Who proposes candidates: n-gram tables, models, scripts, servers, and their mixture with the student.
 
-Nothing here needs torch, weighs teachers or decides when they are asked.
+The names below need no torch. Teachers that do are imported from their own modules: `local_model`,
+`checkpoint`, `text_bridge`, `continuations`, and `scripted` for its tokenizer.
 """
 
-from tokenzero.teachers.base import Proposal, Teacher, top_k
-from tokenzero.teachers.checkpoint import CheckpointTeacher
+from tokenzero.teachers.base import Continuation, Proposal, Teacher, top_k
+from tokenzero.teachers.credit import CreditLedger, trace_weights, tree_edges
+from tokenzero.teachers.ensemble import Ensemble, EnsembleConfig, Inquiry, Path, followed
 from tokenzero.teachers.mixture import Mixture, mix
 from tokenzero.teachers.ngram import NgramTeacher
+from tokenzero.teachers.remote import RemoteTeacher, RemoteTeacherConfig
+from tokenzero.teachers.weights import GLOBAL, Credit, TeacherWeights, WeightConfig
 
-__all__ = ["CheckpointTeacher", "Mixture", "NgramTeacher", "Proposal", "Teacher", "mix", "top_k"]
+__all__ = [
+    "GLOBAL",
+    "Continuation",
+    "Credit",
+    "CreditLedger",
+    "Ensemble",
+    "EnsembleConfig",
+    "Inquiry",
+    "Mixture",
+    "NgramTeacher",
+    "Path",
+    "Proposal",
+    "RemoteTeacher",
+    "RemoteTeacherConfig",
+    "Teacher",
+    "TeacherWeights",
+    "WeightConfig",
+    "followed",
+    "mix",
+    "top_k",
+    "trace_weights",
+    "tree_edges",
+]

@@ -47,23 +47,25 @@ def mix(
 ) -> Mixture:
     """Mix a student's candidates [L, K] with those of n teachers (each [L, k_i]) into k per row.
 
-    Student rows are sorted descending with -1 pads last, like a Proposal. weights: f64 [n], non-negative;
-    only their ratios count, they are brought to sum 1. A row in which a teacher has only pads (it was not
-    asked) is the mixture of the others; a row in which no teacher speaks is the student's, at beta = 1 too.
-    Ties go to the lowest action; candidates of mass 0 become pads.
+    Student rows are sorted descending with -1 pads last, like a Proposal. weights: f64 [n], or [L, n] for
+    weights by row, non-negative; only their ratios count, they are brought to sum 1. A row in which a teacher
+    has only pads (it was not asked) is the mixture of the others; a row in which no teacher speaks is the
+    student's, at beta = 1 too. Ties go to the lowest action; candidates of mass 0 become pads.
 
     beta = 0, no teachers or weights that are all 0 return the student's first k candidates in their order,
     logits log(student_probs) bit for bit, not renormalised. Raises InputError for shapes that do not fit,
     beta outside [0, 1], or bad weights.
     """
-    shares = _checked_weights(weights, len(proposals))
+    shares = _checked_weights(weights, len(student_actions), len(proposals))
     _check_shapes(student_actions, student_probs, proposals)
     if not 0.0 <= beta <= 1.0:
         raise InputError(f"teacher share beta is {beta}: it must lie in [0, 1]")
     checked_k(k)
     if beta == 0.0 or not shares.any():
         return _student_alone(student_actions, student_probs, len(proposals), k)
-    heard = [_weighted(p.actions, p.probs, beta * float(w)) for p, w in zip(proposals, shares, strict=True)]
+    heard = [
+        _weighted(p.actions, p.probs, beta * w[:, None]) for p, w in zip(proposals, shares.T, strict=True)
+    ]
     silent = sum((one.mass.sum(axis=1) for one in heard), np.zeros(len(student_actions))) == 0
     own_share = np.where(silent, 1.0, 1.0 - beta)[
         :, None
@@ -136,14 +138,17 @@ def _student_alone(
     return Mixture(actions, logits, responsibility)
 
 
-def _checked_weights(weights: ArrayLike, teachers: int) -> NDArray[np.float64]:
+def _checked_weights(weights: ArrayLike, rows: int, teachers: int) -> NDArray[np.float64]:
+    """The weights of each row, f64 [L, n], sum 1 or all 0."""
     array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (teachers,):
+    if array.shape not in ((teachers,), (rows, teachers)):
         raise InputError(f"{teachers} teachers need {teachers} weights, got shape {array.shape}")
     if not np.isfinite(array).all() or (array < 0).any():
         raise InputError(f"teacher weights {array.tolist()} must be finite and not negative")
-    total = array.sum()
-    return array / total if total > 0 else array
+    array = np.broadcast_to(array, (rows, teachers))
+    total = array.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = np.divide(array, total, out=np.zeros((rows, teachers)), where=total > 0)
+    return shares
 
 
 def _check_shapes(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,20 @@ _METADATA_KEY = "tokenzero_ngram"
 _ABOUT_KEYS = {"format", "name", "order", "smoothing", "vocab_size"}
 _MAX_ORDER = 6
 _CHUNK_ENTRIES = 2_000_000  # candidates gathered at once in propose: bounds its memory to about 200 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class NgramConfig:
+    """An n-gram table of ``order`` 1 to 6, counted on the demonstrations."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
+    kind: Literal["ngram"] = "ngram"
+    order: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.order <= _MAX_ORDER:
+            raise InputError(f"teacher order is {self.order}; give 1 to {_MAX_ORDER}")
 
 
 class NgramTeacher:
@@ -79,7 +95,9 @@ class NgramTeacher:
                 probs[level.tokens[span]] += scale[0, length] * self._weights[length].seen[span]
         return probs
 
-    def propose(self, sequences: Sequence[Sequence[int]], k: int) -> Proposal:
+    def propose(
+        self, sequences: Sequence[Sequence[int]], k: int, prompt_lens: Sequence[int] | None = None
+    ) -> Proposal:
         """Top k of `distribution` for each sequence; no token is forwarded, so `tokens` is 0."""
         actions = np.full((len(sequences), checked_k(k)), -1, dtype=np.int64)
         probs = np.zeros((len(sequences), k), dtype=np.float32)

@@ -21,6 +21,7 @@ def test_it_has_the_fields_that_the_command_line_promises() -> None:
         "value_tokens",
         "teacher_tokens",
         "judge_calls",
+        "judge_tokens",
         "verifier_calls",
         "simulations",
         "wall_s",

@@ -17,12 +17,13 @@ from tiny import Mirror, make_student, tree_engine
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import OutputError
-from tokenzero.selfplay.episode import SCHEMA, Episode, from_game, read_episodes, write_episodes
+from tokenzero.selfplay.episode import ADDED, SCHEMA, Episode, from_game, read_episodes, write_episodes
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.player import Player
 
 FLOATS = st.floats(-1, 1, width=32)
 IDS = st.integers(0, 2**40)
+VERDICTS = st.integers(-1, 1)
 
 
 @st.composite
@@ -45,6 +46,9 @@ def episodes(draw: st.DrawFn) -> Episode:
         simulations=draw(IDS),
         policy_version=draw(st.integers(0, 99)),
         seed=draw(IDS),
+        rewards=draw(st.dictionaries(st.text(max_size=4), st.floats(0, 1), max_size=3)),
+        verdict=draw(VERDICTS),
+        audit_verdict=draw(VERDICTS),
     )
 
 
@@ -125,13 +129,31 @@ def test_datasets_opens_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets = pytest.importorskip("datasets")
-    rows = played()
+    first, *others = played()
+    rows = [replace(first, rewards={"bleu": 0.25, "exact": 1.0}, verdict=-1, audit_verdict=1), *others]
     write_episodes(tmp_path / "a.parquet", rows)
     files = [os.fspath(tmp_path / "a.parquet")]
     table = datasets.load_dataset(
         "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
     )
-    assert [asdict(row) for row in rows] == table.to_list()
+    told = [asdict(row) for row in rows]
+    for row in told:
+        rewards = row.pop("rewards")
+        row |= {"reward_names": list(rewards), "reward_values": list(rewards.values())}
+    assert told == table.to_list()
+
+
+def test_a_shard_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    rows = [replace(row, rewards={"exact": 1.0}, verdict=1, audit_verdict=-1) for row in played(2)]
+    path = tmp_path / "a.parquet"
+    write_episodes(path, rows)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(list(ADDED)), path)
+    assert read_episodes(path) == [replace(row, rewards={}, verdict=0, audit_verdict=0) for row in rows]
+    for name in ADDED:  # no version left out only one of them
+        pq.write_table(table.drop_columns([name]), path)
+        with pytest.raises(InputError, match="not a shard of episodes"):
+            read_episodes(path)
 
 
 def test_a_folder_name_with_an_equals_sign_adds_no_column(tmp_path: Path) -> None:

@@ -26,7 +26,16 @@ from tokenzero.selfplay.evaluator import LeafConfig, LeafEvaluator, Parts, banne
 from tokenzero.selfplay.methods import BestOfN, Search
 from tokenzero.selfplay.player import Player
 from tokenzero.tasks import CountdownConfig, CountdownTask, Problem, PublicProblem, Task, Verdict
-from tokenzero.teachers import NgramTeacher, Proposal, mix
+from tokenzero.teachers import (
+    GLOBAL,
+    Ensemble,
+    EnsembleConfig,
+    NgramTeacher,
+    Proposal,
+    TeacherWeights,
+    WeightConfig,
+    mix,
+)
 from tokenzero.value import RuleJudge, ValueHead
 
 A, EOS = 4, 2  # the letter "a" and the end mark in the tiny vocabulary
@@ -463,21 +472,32 @@ def test_a_play_out_ends_at_the_length_limit() -> None:
 class Echo:
     """Proposes the last token again, and a special token that no answer may hold."""
 
-    name = "echo"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "echo") -> None:
+        self.name = name
         self.asked: list[list[int]] = []
 
-    def propose(self, sequences: Sequence[Sequence[int]], k: int) -> Proposal:
+    def propose(
+        self, sequences: Sequence[Sequence[int]], k: int, prompt_lens: Sequence[int] | None = None
+    ) -> Proposal:
         self.asked += [list(sequence) for sequence in sequences]
         actions = np.asarray([[0, sequence[-1], 1][:k] for sequence in sequences], np.int64)
         probs = np.tile(np.asarray([0.5, 0.4, 0.1], np.float32)[:k], (len(sequences), 1))
         return Proposal(actions, probs, len(sequences))
 
 
+def voice(teachers: Sequence[Any], scores: Sequence[float] | None = None, **options: Any) -> Ensemble:
+    """An ensemble whose weights are the softmax of the scores."""
+    config = EnsembleConfig(weights=WeightConfig(temperature=1.0, epsilon=1e-12), **options)
+    weights = TeacherWeights([teacher.name for teacher in teachers], config.weights)
+    if scores is not None:
+        told = {t.name: {"score": s, "evidence": 1.0} for t, s in zip(teachers, scores, strict=True)}
+        weights.load({GLOBAL: told})
+    return Ensemble(teachers, weights, config)
+
+
 def test_teachers_enter_the_prior_by_their_share() -> None:
-    parts = make_parts(teachers=[Echo(), Echo()], teacher_weights=[3.0, 1.0])
-    evaluator, roots = started(parts, config=LeafConfig(teacher_beta=0.4))
+    two = voice([Echo("one"), Echo("other")], [np.log(3.0), 0.0], beta=0.4)
+    evaluator, roots = started(make_parts(ensemble=two))
     alone, same = started(make_parts())
     view, before = evaluator.view(roots), alone.view(same)
     last = [evaluator.sequence(int(root))[-1] for root in roots]
@@ -494,8 +514,8 @@ def test_teachers_enter_the_prior_by_their_share() -> None:
 
 def test_teachers_are_asked_about_the_sequence_and_only_while_it_goes_on() -> None:
     echo = Echo()
-    parts = make_parts(Secret(), teachers=[echo], teacher_weights=[1.0])
-    evaluator, roots = started(parts, ["abc"], LeafConfig(teacher_beta=0.5))
+    parts = make_parts(Secret(), ensemble=voice([echo], beta=0.5))
+    evaluator, roots = started(parts, ["abc"])
     child = expand(evaluator, int(roots[0]), A)
     expand(evaluator, child, EOS)
     head = parts.student.tokenizer("abc").input_ids
@@ -504,8 +524,7 @@ def test_teachers_are_asked_about_the_sequence_and_only_while_it_goes_on() -> No
 
 def test_a_smoothed_ngram_table_gives_priors_without_special_tokens() -> None:
     table = NgramTeacher.fit([[1, 4, 5, 6, 2]], 3, 10)
-    parts = make_parts(teachers=[table], teacher_weights=[1.0])
-    evaluator, roots = started(parts, config=LeafConfig(teacher_beta=1.0), candidates=10)
+    evaluator, roots = started(make_parts(ensemble=voice([table], beta=1.0)), candidates=10)
     view = evaluator.view(roots)
     assert {0, 1, 3}.isdisjoint(view.actions.ravel().tolist())
     assert (np.where(view.actions >= 0, np.exp(view.logits), 0).sum(axis=1)) == pytest.approx([1.0, 1.0])
@@ -609,7 +628,7 @@ def test_prompts_that_cannot_be_played_are_refused(prompt: str, message: str) ->
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"prior_temperature": 0.0}, {"rollout_share": 1.5}, {"judge_eta": -0.1}, {"teacher_beta": 2.0}],
+    [{"prior_temperature": 0.0}, {"rollout_share": 1.5}, {"judge_eta": -0.1}],
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -24,7 +24,7 @@ from tokenzero.selfplay.evaluator import LeafConfig, Parts, banned_tokens
 from tokenzero.selfplay.methods import Search, greedy
 from tokenzero.selfplay.player import Game, Player
 from tokenzero.tasks import PublicProblem, Task, Verdict
-from tokenzero.teachers import NgramTeacher
+from tokenzero.teachers import Ensemble, EnsembleConfig, NgramTeacher, TeacherWeights
 from tokenzero.value import ValueHead
 
 PROBLEMS = [problem.public for problem in Mirror().problems("test")][:12]
@@ -108,10 +108,11 @@ def test_self_play_walks_to_a_known_solution_and_searches_every_step_of_the_way(
 @pytest.mark.parametrize("candidates", [4, 6, 40])
 def test_moves_tell_what_was_searched_and_what_was_played(candidates: int) -> None:
     parts = make_parts()
-    parts.teachers = [NgramTeacher.fit([[4, 5, 6, 7, 8, 9] * 3], 2, 10)]
-    parts.teacher_weights = [1.0]
+    teachers = [NgramTeacher.fit([[4, 5, 6, 7, 8, 9] * 3], 2, 10)]
+    voice = EnsembleConfig(beta=0.3)
+    parts.ensemble = Ensemble(teachers, TeacherWeights([teachers[0].name], voice.weights), voice)
     config = SearchConfig(simulations=24, candidates=candidates)
-    games = Player(parts, config, LeafConfig(teacher_beta=0.3)).play(PROBLEMS, rng())
+    games = Player(parts, config).play(PROBLEMS, rng())
     for game in games:
         assert 1 <= len(game.moves) <= len(game.tokens) <= 4
         for move, token in zip(game.moves, game.tokens, strict=False):

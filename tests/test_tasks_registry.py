@@ -49,9 +49,20 @@ def test_arithmetic() -> None:
 def test_unknown_names_get_the_nearest_known_one() -> None:
     with pytest.raises(InputError, match="'countdwn' does not exist; did you mean 'countdown'"):
         get_task("countdwn")
-    with pytest.raises(InputError, match="use one of countdown, game24, maze, arithmetic, reasoning-gym:"):
+    with pytest.raises(InputError, match="use one of countdown, game24, maze, arithmetic, gsm8k, aqua"):
         get_task("zzz")
     with pytest.raises(InputError, match="no option 'number'; did you mean 'numbers'"):
         get_task("countdown", number=3)
     with pytest.raises(InputError, match="no option 'parttial'; did you mean 'partial'"):
         get_task("reasoning-gym:chain_sum", parttial=True)
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "aqua", "question-answer"])
+def test_tasks_on_text(name: str) -> None:
+    task = get_task(name, seed=3)
+    assert task.name == name
+    assert task.public_verifier is False
+    with pytest.raises(
+        InputError, match=f"task {name} has no option 'train_file'; did you mean 'train_files'"
+    ):
+        get_task(name, train_file="a.jsonl")

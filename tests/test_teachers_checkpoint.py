@@ -1,54 +1,34 @@
-"""The checkpoint teacher: top k of what the callable says, its cost passed on, its contract enforced."""
+"""The checkpoint teacher: the distribution of a past student, paid for by the token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import pytest
-from numpy.typing import NDArray
+from tiny import make_student, plain
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.teachers.base import Teacher
-from tokenzero.teachers.checkpoint import CheckpointTeacher
-
-
-def last_token_plus_one(sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], int]:
-    probs = np.full((len(sequences), 5), 0.1, dtype=np.float32)
-    for row, sequence in enumerate(sequences):
-        probs[row, (sequence[-1] + 1) % 5] = 0.6
-    return probs, sum(len(sequence) for sequence in sequences)
+from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
 
 
 def test_proposes_the_top_k_and_reports_the_tokens_paid() -> None:
-    teacher: Teacher = CheckpointTeacher("student", 3, last_token_plus_one)
-    proposal = teacher.propose([[0, 1], [4, 4, 4]], 3)
-    assert teacher.name == "student@3"
-    assert proposal.actions.tolist() == [[2, 0, 1], [0, 1, 2]]
-    assert proposal.probs[:, 0].tolist() == pytest.approx([0.6, 0.6])
-    assert proposal.tokens == 5
+    student = make_student()
+    teacher: Teacher = checkpoint_teacher("lag1", student)
+    assert teacher.name == "lag1"
+    proposal = teacher.propose([[1, 5, 6], [1, 5, 7]], 3)
+    assert proposal.tokens == 4
+    probs = plain(student, [1, 5, 7])[0].softmax(-1)
+    assert proposal.actions[1].tolist() == probs.argsort(descending=True)[:3].tolist()
+    assert proposal.probs[1].tolist() == pytest.approx(sorted(probs.tolist(), reverse=True)[:3], abs=1e-5)
+    assert teacher.propose([[1, 5, 7, 4]], 3).tokens == 1, "the search went one token further"
 
 
 def test_no_sequences_do_not_call_the_model() -> None:
-    def never(sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], int]:
-        raise AssertionError("called")
-
-    proposal = CheckpointTeacher("old", 0, never).propose([], 4)
+    proposal = checkpoint_teacher("old", make_student()).propose([], 4)
     assert proposal.actions.shape == (0, 4)
     assert proposal.tokens == 0
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        np.full((2, 4), 0.25),
-        np.full(4, 0.25),
-        np.array([[3.0, -1.0]]),
-        np.array([[1.5, -0.5]]),
-        np.full((1, 4), np.nan),
-    ],
-)
-def test_answers_that_are_no_distributions_are_refused(answer: NDArray[np.float64]) -> None:
-    teacher = CheckpointTeacher("old", 1, lambda sequences: (answer.astype(np.float32), 1))
-    with pytest.raises(InputError, match="old@1"):
-        teacher.propose([[1]], 2)
+def test_the_lag_is_at_least_a_round() -> None:
+    assert CheckpointConfig(lag=2).kind == "checkpoint"
+    with pytest.raises(InputError, match="lag is 0"):
+        CheckpointConfig(lag=0)

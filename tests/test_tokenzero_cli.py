@@ -23,6 +23,7 @@ LEDGER = {
     "value_tokens",
     "teacher_tokens",
     "judge_calls",
+    "judge_tokens",
     "verifier_calls",
     "simulations",
     "wall_s",

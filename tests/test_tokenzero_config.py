@@ -12,6 +12,7 @@ from tokenzero.config_text import parse
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tokenizers import encode_prompt, from_spec
 from tokenzero.tasks import get_task
+from tokenzero.value.judge_config import RulesJudgeConfig
 
 
 def _message(preset: str | None = None, path: Path | None = None, overrides: tuple[str, ...] = ()) -> str:
@@ -80,9 +81,13 @@ def test_what_a_run_keeps_loads_to_the_same_settings(tmp_path: Path) -> None:
 def test_values_are_yaml() -> None:
     config = load_config(
         "countdown-quick",
-        overrides=["judge={legal: 1}", "model.value.hidden=8", "pretrain.optimizer.betas=[0.8, 0.9]"],
+        overrides=[
+            "judge={kind: rules, rules: {'contains:x': 1}}",
+            "model.value.hidden=8",
+            "pretrain.optimizer.betas=[0.8, 0.9]",
+        ],
     )
-    assert config.judge == {"legal": 1}
+    assert config.judge == RulesJudgeConfig(rules={"contains:x": 1})
     assert config.model.value.hidden == 8
     assert config.pretrain.optimizer.betas == (0.8, 0.9)
 
@@ -111,6 +116,13 @@ def test_another_family_or_a_model_to_load_drops_the_old_architecture() -> None:
         ("simulations=3", ["simulations is not", "'play.search.simulations'"]),
         ("zzz=3", ["zzz is not an option", "use one of model, task"]),
         ("teachers=[{knd: ngram}]", ["teachers.0.knd", "'teachers.0.kind'"]),
+        ("teachers=[{order: 3}]", ["teachers.0.kind is missing", "ngram, checkpoint"]),
+        ("teachers=[{kind: ngramm}]", ["teachers.0.kind is 'ngramm'", "'ngram'"]),
+        ("teachers=[{kind: ngram, lag: 1}]", ["teachers.0.lag is not an option"]),
+        ("teachers=[{kind: ngram, order: 9}]", ["order is 9"]),
+        ("rewards=[{kind: bleu, weight: -1}]", ["weight is -1"]),
+        ("judge={kind: rules}", ["judge", "rules is missing"]),
+        ("terminal=[{kind: any, detectors: [{kind: stopp}]}]", ["terminal.0.detectors.0.kind is 'stopp'"]),
         ("learner.steps=many", ["learner.steps is 'many'", "whole number"]),
         ("learner.steps=true", ["learner.steps is True", "whole number"]),
         ("rounds=2.5", ["rounds is 2.5", "whole number"]),

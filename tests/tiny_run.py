@@ -26,12 +26,16 @@ from tokenzero.selfplay.config import (
     PlayConfig,
     SelfPlayConfig,
     TaskConfig,
-    TeacherConfig,
 )
 from tokenzero.selfplay.evaluator import LeafConfig
 from tokenzero.selfplay.learner import LearnerConfig
 from tokenzero.selfplay.retention import RetentionConfig
 from tokenzero.selfplay.run import Run
+from tokenzero.teachers import EnsembleConfig
+from tokenzero.teachers.checkpoint import CheckpointConfig
+from tokenzero.teachers.ngram import NgramConfig
+from tokenzero.value.judge_config import RulesJudgeConfig
+from tokenzero.value.reward_config import LengthRewardConfig, VerifierRewardConfig
 
 OPTIMIZER = OptimizerConfig(lr=1e-2, min_lr=1e-3, warmup_steps=2, batch_size=16, ema=0.9)
 
@@ -68,10 +72,12 @@ def tiny_config() -> SelfPlayConfig:
             games=16,
             games_in_flight=16,
             search=SearchConfig(simulations=8, candidates=8),
-            leaf=LeafConfig(rollout_share=0.1, judge_eta=0.1, teacher_beta=0.2),
+            leaf=LeafConfig(rollout_share=0.1, judge_eta=0.1),
         ),
-        teachers=[TeacherConfig("ngram", order=3), TeacherConfig("checkpoint", lag=1)],
-        judge={"too_long:12": -1},
+        teachers=[NgramConfig(order=3), CheckpointConfig(lag=1)],
+        ensemble=EnsembleConfig(beta=0.2, visits=2, stages=2),
+        judge=RulesJudgeConfig(rules={"too_long:12": -1}),
+        rewards=[VerifierRewardConfig(), LengthRewardConfig(weight=0.0, budget_start=12, budget_end=8)],
         learner=LearnerConfig(steps=4, window=2, value_warmup=5, kl_weight=0.1, optimizer=OPTIMIZER),
         evaluation=EvaluationConfig(problems=10, search_problems=5, simulations=3),
         arena=ArenaConfig(

@@ -130,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench_depth(bench.add_parser("depth", help="accuracy against tokens spent: search beside best-of-N"))
     _add_compare(verbs.add_parser("compare", help="ways to learn side by side: runs, table and picture"))
     _add_report(verbs.add_parser("report", help="a run as one HTML page"))
+    reward_model = verbs.add_parser("reward-model", help="a model that scores answers, from preferences")
+    actions = reward_model.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
+    _add_reward_model_train(actions.add_parser("train", help="train one"))
+    _add_reward_model_eval(actions.add_parser("eval", help="how good one is on pairs of answers"))
+    _add_audit(verbs.add_parser("audit", help="signs that a run's rewards, judge or teachers are gamed"))
+    _add_teachers(verbs.add_parser("teachers", help="how a run's teachers gained and lost weight, and why"))
     _add_doctor(verbs.add_parser("doctor", help="check this installation, and how a model runs on it"))
     return parser
 
@@ -158,6 +164,51 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="report")
     parser.add_argument("run", metavar="RUN", help="directory of a run")
     parser.add_argument("--out", metavar="FILE.html", help="where the page goes (default: RUN/report.html)")
+    _add_json(parser)
+
+
+def _add_reward_model_train(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="reward_model", action="train")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preferences", metavar="FILE", help="pairs or rankings: .jsonl, .csv or .parquet")
+    source.add_argument("--from-run", metavar="RUN", help="pairs mined from the search trees of a run")
+    parser.add_argument("--gap", metavar="D", type=float, help="least difference of values of mined pairs")
+    parser.add_argument("--per-problem", metavar="N", type=int, help="most mined pairs of one problem")
+    parser.add_argument("--write-preferences", metavar="FILE", help="keep the pairs that were read or mined")
+    parser.add_argument(
+        "--model", metavar="MODEL|tiny", required=True, help="what to start from; tiny: small random weights"
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="directory of the reward model")
+    parser.add_argument("--trainer", metavar="NAME", help="own (default) or trl")
+    for name, kind in (("epochs", int), ("batch-size", int), ("lr", float), ("patience", int)):
+        parser.add_argument(f"--{name}", metavar="N", type=kind)
+    parser.add_argument("--held-out", metavar="SHARE", type=float, help="share of the prompts (default: 0.1)")
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="longest sequence (default: 1024)")
+    parser.add_argument("--seed", metavar="S", type=int, default=1)
+    _add_json(parser)
+
+
+def _add_reward_model_eval(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="reward_model", action="eval")
+    parser.add_argument("model", metavar="DIR", help="directory or hub name of a reward model")
+    parser.add_argument("--preferences", metavar="FILE", required=True, help=".jsonl, .csv or .parquet")
+    _add_json(parser)
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="audit")
+    parser.add_argument("run", metavar="RUN", help="directory of a run")
+    parser.add_argument("--out", metavar="FILE.html", help="write a page with charts and samples too")
+    _add_json(parser)
+
+
+def _add_teachers(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command="teachers")
+    parser.add_argument("run", metavar="RUN", help="directory of a run")
+    parser.add_argument(
+        "--context", metavar="NAME", help="one context alone, as in high/1; global is that of every state"
+    )
+    parser.add_argument("--out", metavar="FILE", help="draw the weights over rounds: .png or .html")
     _add_json(parser)
 
 

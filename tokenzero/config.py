@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -87,11 +88,28 @@ def bind(kind: type[Record], values: Values, layers: Sequence[Layer]) -> Record:
         return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = tuple(str(part) for part in first["loc"])
-        source = next(
-            (layer.source for layer in reversed(layers) if _holds(layer.values, path)), layers[0].source
-        )
+        path = _untagged(tuple(str(part) for part in first["loc"]), values)
+        # The last of those who say most of the place; where nobody does, the first.
+        blamed = max(reversed(layers), key=lambda layer: _said(layer.values, path))
+        source = (blamed if not path or _said(blamed.values, path) else layers[0]).source
         raise InputError(f"{source}: {_complaint(path, first)}") from error
+
+
+def _untagged(path: tuple[str, ...], values: Any) -> tuple[str, ...]:
+    """The path without the kinds that pydantic puts between a union and its member's fields."""
+    kept: list[str] = []
+    tagged = False
+    for part in path:
+        if isinstance(values, Mapping) and part == values.get("kind") and not tagged:
+            tagged = True  # once for each union: a field may have the name of a kind
+            continue
+        tagged = False
+        kept.append(part)
+        if isinstance(values, Mapping):
+            values = values.get(part)
+        elif isinstance(values, list) and part.isdigit() and int(part) < len(values):
+            values = values[int(part)]
+    return tuple(kept)
 
 
 def _complaint(path: tuple[str, ...], mistake: Mapping[str, Any]) -> str:
@@ -107,15 +125,15 @@ def _complaint(path: tuple[str, ...], mistake: Mapping[str, Any]) -> str:
     return f"{place} is {mistake['input']!r}; give {wanted}" if wanted else f"{place}: {mistake['msg']}"
 
 
-def _holds(values: Any, path: tuple[str, ...]) -> bool:
-    """Whether a layer says anything at ``path`` (places in lists end the walk)."""
-    for part in path:
+def _said(values: Any, path: tuple[str, ...]) -> int:
+    """How many parts of ``path`` a layer speaks of (places in lists end the walk)."""
+    for depth, part in enumerate(path):
         if not isinstance(values, Mapping):
-            return True
+            return len(path)
         if part not in values:
-            return False
+            return depth
         values = values[part]
-    return True
+    return len(path)
 
 
 def _preset_layers(name: str) -> list[Layer]:
@@ -186,6 +204,8 @@ def _merged(below: Values, above: Values) -> Values:
 def _still_fitting(old: Values, new: Mapping[str, Any]) -> Values:
     if old.get("name", new.get("name")) != new.get("name", old.get("name")):
         old.pop("options", None)
+    if old.get("kind", new.get("kind")) != new.get("kind", old.get("kind")):
+        return {}
     if new.get("load") is not None:
         old.pop("architecture", None)
     elif new.get("architecture"):
@@ -204,23 +224,58 @@ def _check_names(kind: type[Any], values: Any, path: tuple[str, ...], source: st
         raise InputError(
             f"{source}: {'.'.join(path)} is {values!r}; give a mapping with some of {', '.join(known)}"
         )
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind)  # without the annotations that only pydantic reads
     for key, value in values.items():
         here = (*path, str(key))
         if key not in known:
             raise InputError(
                 f"{source}: {'.'.join(here)} is not an option; {_nearest(path, str(key), known)}"
             )
-        for inner, index, item in _records(hints[key], value):
-            _check_names(inner, item, (*here, *index), source)
+        for inner, place, item in _records(hints[key], value, here, source):
+            _check_names(inner, item, place, source)
 
 
-def _records(hint: Any, value: Any) -> Iterable[tuple[type[Any], tuple[str, ...], Any]]:
+def _records(
+    hint: Any, value: Any, path: tuple[str, ...], source: str
+) -> Iterable[tuple[type[Any], tuple[str, ...], Any]]:
+    """The records in ``value``, each with its type, its place and its values."""
     if isinstance(hint, type) and is_dataclass(hint):
-        yield hint, (), value
-    elif get_origin(hint) is list and is_dataclass(get_args(hint)[0]) and isinstance(value, list):
+        yield hint, path, value
+    elif get_origin(hint) is list and isinstance(value, list):
         for index, item in enumerate(value):
-            yield get_args(hint)[0], (str(index),), item
+            yield from _records(get_args(hint)[0], item, (*path, str(index)), source)
+    elif (kinds := _kinds(hint)) and value is not None:
+        yield _of_kind(kinds, value, path, source), path, value
+
+
+def _kinds(hint: Any) -> dict[str, type[Any]]:
+    """The records of a union that a field ``kind`` tells apart, by kind; empty for any other type."""
+    found: dict[str, type[Any]] = {}
+    if get_origin(hint) not in (Union, UnionType):
+        return found
+    for member in get_args(hint):
+        if is_dataclass(member) and isinstance(member, type):
+            found |= dict.fromkeys(get_args(get_type_hints(member)["kind"]), member)
+    return found
+
+
+def _of_kind(kinds: dict[str, type[Any]], values: Any, path: tuple[str, ...], source: str) -> type[Any]:
+    place, choice = ".".join(path), f"choose one of {', '.join(kinds)}"
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source}: {place} is {values!r}; give a mapping with a kind: {choice}")
+    kind = values.get("kind")
+    if kind is None:
+        near = get_close_matches("kind", [str(key) for key in values], n=1)
+        if near:
+            raise InputError(
+                f"{source}: {place}.{near[0]} is not an option; did you mean {place + '.kind'!r}?"
+            )
+        raise InputError(f"{source}: {place}.kind is missing; {choice}")
+    if kind not in kinds:
+        near = get_close_matches(str(kind), kinds, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"{source}: {place}.kind is {kind!r}; {hint}{choice}")
+    return kinds[kind]
 
 
 def _nearest(path: tuple[str, ...], key: str, known: list[str]) -> str:

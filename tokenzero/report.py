@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tokenizers import load_tokenizer
 from tokenzero.report_charts import Axes, Series, chart, number
+from tokenzero.report_page import figures, page, section, table, tiles
 from tokenzero.report_samples import samples
+from tokenzero.run_records import Record, read_run
 from tokenzero.selfplay.episode import read_episodes
 from tokenzero.selfplay.examiner import ladder_ratings
-from tokenzero.selfplay.manifest import Manifest
-from tokenzero.selfplay.run_directory import checkpoint_path, finished_records, shard_path
+from tokenzero.selfplay.run_directory import checkpoint_path, shard_path
 
-Record = dict[str, Any]
 TOKEN_COUNTS = ("prefill_tokens", "decode_tokens", "value_tokens", "teacher_tokens")
 
 
@@ -31,12 +28,9 @@ def report(run: Path) -> tuple[str, Record]:
 
     Raises InputError where there is no run, or none of its rounds is finished, or a file is damaged.
     """
-    if not (run / "manifest.json").is_file():
-        raise InputError(f"{run} holds no run (no manifest.json); give the --out of tokenzero selfplay")
-    config, records = Manifest.read(run).config, finished_records(run)
-    if not records:
-        raise InputError(f"{run} has no finished round yet; let its warm start end first")
+    config, records = read_run(run)
     summary = _summary(run, records)
+    title = f"{run.resolve().name}: self-play report"
     sections = [
         _head(run, config, records, summary),
         _accuracy(records),
@@ -47,14 +41,7 @@ def report(run: Path) -> tuple[str, Record]:
         _ledger(records),
         _games(run, records),
     ]
-    style = resources.files("tokenzero").joinpath("report.css").read_text(encoding="utf-8")
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(run.resolve().name)}: self-play report</title><style>{style}</style></head>"
-        f"<body>{''.join(sections)}</body></html>\n"
-    )
-    return page, summary
+    return page(title, sections), summary
 
 
 def spent_tokens(records: Sequence[Record]) -> list[int]:
@@ -87,7 +74,7 @@ def _summary(run: Path, records: Sequence[Record]) -> Record:
 def _head(run: Path, config: Record, records: Sequence[Record], summary: Record) -> str:
     model = config["model"]
     made = model["load"] or f"{model['architecture'].get('model_type')}, random weights at first"
-    tiles = [
+    cells = [
         ("rounds", f"{summary['rounds']} of {config['rounds']}"),
         ("greedy accuracy", _percent(summary["last_greedy_accuracy"])),
         ("with search", _percent(summary["last_search_accuracy"])),
@@ -97,12 +84,10 @@ def _head(run: Path, config: Record, records: Sequence[Record], summary: Record)
         ("hours", f"{summary['wall_s'] / 3600:.2f}"),
         ("alarms", str(len(summary["alarms"]))),
     ]
-    cells = "".join(f'<div class="tile"><b>{escape(b)}</b><span>{escape(a)}</span></div>' for a, b in tiles)
     stopped = '<p class="bad">An alarm stopped this run.</p>' if summary["stopped"] else ""
     return (
         f'<h1>{escape(run.resolve().name)}</h1><p class="sub">{escape(str(config["task"]["name"]))}, '
-        f"{escape(str(made))}; {escape(_search_of(config))}; seed {config['seed']}</p>{stopped}"
-        f'<div class="tiles">{cells}</div>'
+        f"{escape(str(made))}; {escape(_search_of(config))}; seed {config['seed']}</p>{stopped}{tiles(cells)}"
     )
 
 
@@ -131,9 +116,9 @@ def _accuracy(records: Sequence[Record]) -> str:
     tokens = [float(count) for count in spent_tokens(records)]
     by_round = Axes("round (0 is the warm start)", "accuracy", percent=True, zero=True, whole=True)
     by_tokens = Axes("tokens forwarded in play", "accuracy", percent=True, zero=True)
-    return _section(
+    return section(
         "Accuracy on held-out problems",
-        _figures(
+        figures(
             [
                 ("By round", chart(series(rounds), by_round)),
                 ("By forwarded tokens", chart(series(tokens), by_tokens)),
@@ -143,21 +128,21 @@ def _accuracy(records: Sequence[Record]) -> str:
 
 
 def _losses(records: Sequence[Record]) -> str:
-    figures = []
+    drawn = []
     for colour, (key, title) in enumerate(
         (("policy", "Policy loss (nats)"), ("value", "Value loss (nats)"), ("kl", "KL to the warm start"))
     ):
         points = [(float(r["round"]), float(r["loss"][key])) for r in records[1:]]
         if any(y for _, y in points):
             axes = Axes("round", title, whole=True, width=420)
-            figures.append((title, chart([Series(title, points, colour)], axes)))
-    return _section("Losses", _figures(figures) if figures else '<p class="none">no round was learnt yet</p>')
+            drawn.append((title, chart([Series(title, points, colour)], axes)))
+    return section("Losses", figures(drawn) if drawn else '<p class="none">no round was learnt yet</p>')
 
 
 def _arena(records: Sequence[Record]) -> str:
     met = [record for record in records if record["arena"] is not None]
     if not met:
-        return _section(
+        return section(
             "Arena", '<p class="none">The arena was off: after every round the new weights played.</p>'
         )
     ratings = ladder_ratings(records)
@@ -178,7 +163,7 @@ def _arena(records: Sequence[Record]) -> str:
             if match is not None:
                 rows.append(_match_row(record, "raw policy" if kind == "raw" else match["method"], match))
     head = ("round", "against", "played by", "problems", "won", "lost", "tied", "difference", "", "promoted")
-    return _section("Arena", _figures([("Elo ladder, 95 % intervals", picture)]) + _table(head, rows))
+    return section("Arena", figures([("Elo ladder, 95 % intervals", picture)]) + table(head, rows))
 
 
 def _match_row(record: Record, who: str, match: Record) -> list[str]:
@@ -199,7 +184,7 @@ def _match_row(record: Record, who: str, match: Record) -> list[str]:
 
 def _health(records: Sequence[Record], config: Record) -> str:
     names = list(dict.fromkeys(name for record in records for name in record["health"]))
-    figures = []
+    drawn = []
     for name in names:
         kept = [r for r in records if r["health"].get(name) is not None]
         alarms = {r["round"]: a for r in records for a in r["alarms"] if a["name"] == name}
@@ -211,16 +196,16 @@ def _health(records: Sequence[Record], config: Record) -> str:
         limit = alarms[max(alarms)]["threshold"] if alarms else None
         axes = Axes("round", name, whole=True, width=330, height=200, line=limit)
         title = name.replace("_", " ")
-        figures.append((title, chart([Series(title, points, 0, marked=marked, labels=labels)], axes)))
+        drawn.append((title, chart([Series(title, points, 0, marked=marked, labels=labels)], axes)))
     rows = [
         [str(r["round"]), escape(a["name"]), escape(a["action"]), escape(a["message"])]
         for r in records
         for a in r["alarms"]
     ]
-    table = '<p class="note">No alarm was raised.</p>'
+    said = '<p class="note">No alarm was raised.</p>'
     if rows:
-        table = _table(("round", "alarm", "consequence", "what to do"), rows, words=(1, 2, 3))
-    return _section("Health", table + _figures(figures, small=True))
+        said = table(("round", "alarm", "consequence", "what to do"), rows, words=(1, 2, 3))
+    return section("Health", said + figures(drawn, small=True))
 
 
 def _teachers(records: Sequence[Record]) -> str:
@@ -230,8 +215,8 @@ def _teachers(records: Sequence[Record]) -> str:
         if r["teacher_weights"]
     ]
     if not rows:
-        return _section("Teachers", '<p class="none">The student played alone.</p>')
-    return _section("Teachers", _table(("round", "teachers and their weights"), rows, words=(1,)))
+        return section("Teachers", '<p class="none">The student played alone.</p>')
+    return section("Teachers", table(("round", "teachers and their weights"), rows, words=(1,)))
 
 
 def _ledger(records: Sequence[Record]) -> str:
@@ -256,20 +241,20 @@ def _ledger(records: Sequence[Record]) -> str:
     games, solved, wall = (sum(r[key] for r in records) for key in ("games", "solved", "wall_s"))
     last = ["sum", *map(_count, (games, solved, *spent)), f"{seconds:.1f}", f"{wall:.1f}"]
     note = '<p class="note">What play spent; examining the candidate is not in it.</p>'
-    return _section("Ledger", note + _table(head, rows, last))
+    return section("Ledger", note + table(head, rows, last))
 
 
 def _games(run: Path, records: Sequence[Record]) -> str:
     kept = [r["round"] for r in records if r["round"] and shard_path(run, r["round"]).is_file()]
     if not kept:
-        return _section("Games", '<p class="none">No games are kept.</p>')
+        return section("Games", '<p class="none">No games are kept.</p>')
     tokenizer = load_tokenizer(checkpoint_path(run, 0))
     episodes = read_episodes(shard_path(run, kept[-1]))
     note = (
         f'<p class="note">The first games of round {kept[-1]}, won and lost. A frame marks the candidates '
         "that the answer, or the tree, went on with.</p>"
     )
-    return _section("Games", note + samples(episodes, tokenizer))
+    return section("Games", note + samples(episodes, tokenizer))
 
 
 def _series(name: str, key: str, records: Sequence[Record], xs: Sequence[float], colour: int) -> Series:
@@ -284,28 +269,3 @@ def _percent(share: float | None) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,}"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _figures(figures: Sequence[tuple[str, str]], small: bool = False) -> str:
-    drawn = "".join(f"<figure><h3>{escape(title)}</h3>{picture}</figure>" for title, picture in figures)
-    return f'<div class="charts{" small" if small else ""}">{drawn}</div>'
-
-
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str] = (), words: Sequence[int] = ()
-) -> str:
-    """A table of cells that are HTML already; ``words`` are the columns that hold text."""
-
-    def row(cells: Sequence[str], tag: str, kind: str = "") -> str:
-        drawn = "".join(
-            f"<{tag}{' class=words' if index in words else ''}>{cell}</{tag}>"
-            for index, cell in enumerate(cells)
-        )
-        return f"<tr{kind}>{drawn}</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows) + (row(last, "td", " class=sum") if last else "")
-    return f'<div class="scroll"><table>{row(head, "th")}{body}</table></div>'

@@ -1,4 +1,5 @@
-"""Charts as inline SVG: lines with points, an interval or an alarm at each, in the colours of their page.
+"""Charts as inline SVG: lines with points, an interval or an alarm at each, or points alone, in the colours
+of their page.
 
 Numbers in, text out. It knows nothing of runs, needs no network and draws with no library: colours are CSS
 classes (``c0`` ... of ``report.css``), so that the same chart is legible on a light and on a dark page.
@@ -16,9 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 40.0
 
 @dataclass(frozen=True)
 class Series:
-    """A line: ``points`` (x, y) in order of x; ``errors`` half the interval at each, if any; ``marked``
-    indices of points that raised an alarm; ``colour`` its number in the palette; ``labels`` what is said of
-    each point.
+    """A line, or points alone where not ``joined``: ``points`` (x, y), those of a line in order of x;
+    ``errors`` half the interval at each, if any; ``marked`` indices of points that raised an alarm;
+    ``colour`` its number in the palette; ``labels`` what is said of each point.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Series:
     errors: Sequence[float] = ()
     marked: frozenset[int] = field(default_factory=frozenset)
     labels: Sequence[str] = ()
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class _Frame:
     def line(self, one: Series) -> list[str]:
         places = [(self.x(x), self.y(y)) for x, y in one.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts = [f'<polyline class="c{one.colour}" points="{path}"/>']
+        parts = [f'<polyline class="c{one.colour}" points="{path}"/>'] if one.joined else []
         for index, (x, y) in enumerate(places):
             if one.errors:
                 top, bottom = (self.y(one.points[index][1] + s * one.errors[index]) for s in (1, -1))
@@ -147,7 +149,8 @@ class _Frame:
                 parts.append(f'<line class="c{one.colour}" {ends}/>')
             alarm = index in one.marked
             said = one.labels[index] if one.labels else f"{number(one.points[index][1])}"
-            shape = f'class="{"alarm" if alarm else f"d{one.colour}"}" cx="{x:.1f}" cy="{y:.1f}"'
+            kind = "alarm" if alarm else f"d{one.colour}" if one.joined else f"d{one.colour} dot"
+            shape = f'class="{kind}" cx="{x:.1f}" cy="{y:.1f}"'
             title = f"<title>{escape(one.name)}: {escape(said)}</title>"
             parts.append(f'<circle {shape} r="{5 if alarm else 3}">{title}</circle>')
         return parts

@@ -34,7 +34,7 @@ def samples(episodes: Sequence[Episode], tokenizer: PreTrainedTokenizerBase) -> 
     """Some won and some lost games, each to be unfolded."""
     won = [episode for episode in episodes if episode.outcome > 0][:SHOWN]
     lost = [episode for episode in episodes if episode.outcome <= 0][:SHOWN]
-    return "".join(_game(episode, tokenizer) for episode in [*won, *lost])
+    return "".join(game(episode, tokenizer, episode.outcome > 0) for episode in [*won, *lost])
 
 
 def positions(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> list[Position]:
@@ -77,17 +77,18 @@ def _before(episode: Episode, token: int) -> list[int]:
     return path[::-1]
 
 
-def _game(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> str:
-    kind = "yes" if episode.outcome > 0 else "bad"
-    said = "won" if episode.outcome > 0 else "lost"
+def game(episode: Episode, tokenizer: PreTrainedTokenizerBase, won: bool, *notes: str) -> str:
+    """One game to be unfolded; ``notes`` are said of it in its head."""
+    kind, said = ("yes", "won") if won else ("bad", "lost")
     rows = "".join(_row(position) for position in positions(episode, tokenizer))
     left = len(episode.positions) - POSITIONS
     more = f'<p class="note">{left} more positions</p>' if left > 0 else ""
+    remarks = "".join(f'<span class="note">{escape(note)}</span>' for note in notes)
     return (
         f'<details><summary><span class="{kind}">{said}</span><code>{escape(episode.prompt)}</code>'
         f"<code><b>{escape(episode.answer) or '(nothing)'}</b></code>"
         f'<span class="note">{episode.simulations:,} simulations, {episode.forwarded_tokens:,} tokens'
-        f"{', tree' if episode.parents else ''}</span></summary>"
+        f"{', tree' if episode.parents else ''}</span>{remarks}</summary>"
         '<div class="scroll"><table><tr><th class="words">answer so far</th><th>value</th>'
         f'<th class="words">candidates and their weights</th></tr>{rows}</table></div>{more}</details>'
     )
