@@ -5,8 +5,9 @@
               places
     ablation  rounds and forwarded tokens until greedy accuracy reaches a goal: no teachers, equal weights,
               weights by credit
-    lazy      ten teachers (past students of other runs): none, asked about every state, asked late
-    judge     a judge of states that is right in 80 % and in 50 % of cases against none
+    lazy      ten teachers (past students of other runs): none, asked about every state, asked late bridge
+    a teacher that was shown solutions, with the student's tokenizer (characters) and with another (BPE) judge
+    a judge of states that is right in 80 % and in 50 % of cases against none
 
     OMP_NUM_THREADS=1 python benchmarks/teachers.py weights --seeds 1 2 3
 
@@ -24,16 +25,25 @@ from pathlib import Path
 from typing import Any
 
 import countdown_teachers
+import numpy as np
 from report import emit
 
 from tokenzero.config import load_config
+from tokenzero.policy.pretrain import Example, PretrainConfig, pretrain
+from tokenzero.policy.student import Student
+from tokenzero.policy.tokenizers import encode_prompt, from_spec
+from tokenzero.policy.train_state import OptimizerConfig
 from tokenzero.selfplay.config import ModelConfig, SelfPlayConfig
 from tokenzero.selfplay.listener import Record, Silence
 from tokenzero.selfplay.run import Run
 from tokenzero.selfplay.run_directory import checkpoint_path
+from tokenzero.tasks import Task, get_task
+from tokenzero.tasks.countdown_problems import read_prompt
+from tokenzero.tasks.countdown_solver import solve
 from tokenzero.teachers import EnsembleConfig, WeightConfig
 from tokenzero.teachers.local_model import ModelConfig as ModelTeacherConfig
 from tokenzero.teachers.scripted import ScriptedConfig
+from tokenzero.teachers.text_bridge import BridgeConfig
 from tokenzero.value.judge_config import FunctionJudgeConfig, NoisyJudgeConfig
 
 Row = dict[str, Any]
@@ -57,7 +67,10 @@ def base(given: argparse.Namespace, seed: int) -> SelfPlayConfig:
     config = load_config("countdown")
     return replace(
         config,
-        task=replace(config.task, options={**config.task.options, "tag_above": countdown_teachers.THRESHOLD}),
+        task=replace(
+            config.task,
+            options={"numbers": 4, **config.task.options, "tag_above": countdown_teachers.THRESHOLD},
+        ),
         play=replace(config.play, tokens=given.tokens),
         learner=replace(config.learner, steps=given.steps),
         evaluation=replace(config.evaluation, search_problems=0),
@@ -69,11 +82,11 @@ def base(given: argparse.Namespace, seed: int) -> SelfPlayConfig:
     )
 
 
-def warm(given: argparse.Namespace, seed: int) -> Path:
+def warm(given: argparse.Namespace, config: SelfPlayConfig) -> Path:
     """The checkpoint of a warm start, made where it is not there yet."""
-    run = given.out / f"warm-{seed}"
+    run = given.out / f"warm-{config.task.options['numbers']}-{config.seed}"
     if not checkpoint_path(run, 0).is_dir():
-        Run(replace(base(given, seed), rounds=0), run).execute()
+        Run(replace(config, rounds=0, teachers=[], judge=None), run).execute()
     return checkpoint_path(run, 0)
 
 
@@ -83,11 +96,11 @@ def records(
     """The records of a run from the seed's warm start; one that was begun goes on."""
     config = replace(
         config,
-        model=ModelConfig(load=str(warm(given, seed)), value=config.model.value),
+        model=ModelConfig(load=str(warm(given, config)), value=config.model.value),
         pretrain=replace(config.pretrain, steps=0, demonstrations=0),
         learner=replace(config.learner, value_warmup=0),
     )
-    directory = given.out / f"{name}-{seed}"
+    directory = given.out / f"{given.case}-{name}-{seed}"
     found = Run(config, directory, Rounds(half)).execute(resume=directory.exists())
     print(name, seed, [round(100 * r["greedy_accuracy"], 1) for r in found], flush=True)
     return found
@@ -147,7 +160,7 @@ def lazy(given: argparse.Namespace) -> list[Row]:
     for seed in (101, 102):
         records(given, "teacher", seed, base(given, seed))
         for number in range(5):
-            path = checkpoint_path(given.out / f"teacher-{seed}", round(number * given.rounds / 4))
+            path = checkpoint_path(given.out / f"lazy-teacher-{seed}", round(number * given.rounds / 4))
             teachers.append(ModelTeacherConfig(load=str(path), label=f"{seed}-{number}"))
     arms = {
         "none": {},
@@ -181,7 +194,63 @@ def judge(given: argparse.Namespace) -> list[Row]:
     return rows
 
 
-CASES = {"weights": weights, "ablation": ablation, "lazy": lazy, "judge": judge}
+def bridge(given: argparse.Namespace) -> list[Row]:
+    """Three numbers, written character by character, so that no token of the teacher's is one of the
+    student's."""
+    rows = []
+    for seed in given.seeds:
+        config = base(given, seed)
+        options = {"numbers": 3, "high": 9, "target_low": 1, "granularity": "characters", "train": 20000}
+        architecture = {**config.model.architecture, "max_position_embeddings": 64}
+        config = replace(
+            config,
+            task=replace(config.task, options=options),
+            model=replace(config.model, architecture=architecture),
+        )
+        task = get_task("countdown", **options)
+        alphabet = from_spec(task.tokenizer_spec())
+        texts = sorted({f"{problem.public.prompt} " for problem in task.problems("train")})
+        texts += [answer for _, answer in task.demonstrations(2000, np.random.default_rng(0))]
+        pieces = from_spec({"kind": "bpe", "texts": texts, "vocab_size": 300})
+        for arm, tokenizer in (("none", None), ("same tokenizer", alphabet), ("BPE", pieces)):
+            changes: dict[str, Any] = {}
+            if tokenizer is not None:
+                load = str(taught(given, task, tokenizer, architecture, f"{arm.split()[0]}-{seed}", seed))
+                kind = ModelTeacherConfig if tokenizer is alphabet else BridgeConfig
+                changes = {"teachers": [kind(load=load, label="shown")], "ensemble": ensemble(visits=1)}
+            found = records(given, arm.split()[0], seed, replace(config, **changes))
+            rows.append(curve(seed, arm, found, given.goal))
+    return rows
+
+
+def taught(
+    given: argparse.Namespace, task: Task, tokenizer: Any, architecture: Row, name: str, seed: int
+) -> Path:
+    """A student that was shown one solution of each training problem."""
+    directory = given.out / f"shown-{name}"
+    if not directory.is_dir():
+        student = Student.from_config(architecture, tokenizer, seed=seed)
+        pairs = []
+        for prompt in sorted({problem.public.prompt for problem in task.problems("train")}):
+            numbers, target = read_prompt(prompt)
+            steps = solve(numbers, target, countdown_teachers.RULES)
+            if steps is not None:
+                pairs.append((prompt, " ".join(steps)))
+        shown = [
+            Example(
+                [*encode_prompt(tokenizer, prompt), *ids, student.eos_id],
+                len(encode_prompt(tokenizer, prompt)),
+            )
+            for prompt, answer in pairs
+            for ids in [tokenizer(answer, add_special_tokens=False).input_ids]
+        ]
+        optimizer = OptimizerConfig(lr=3e-3)
+        pretrain(student, shown, PretrainConfig(steps=given.shown, optimizer=optimizer), seed)
+        student.save(directory)
+    return directory
+
+
+CASES = {"weights": weights, "ablation": ablation, "lazy": lazy, "bridge": bridge, "judge": judge}
 
 
 def main() -> None:
@@ -191,6 +260,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=120_000, help="forwarded by the student in a round")
     parser.add_argument("--steps", type=int, default=200, help="of the learner in a round")
+    parser.add_argument("--shown", type=int, default=1500, help="steps of the teachers of case bridge")
     parser.add_argument("--goal", type=float, default=0.4, help="greedy accuracy to reach")
     parser.add_argument("--out", type=Path, help="where runs go and are gone on with (default: nowhere)")
     parser.add_argument("--json", type=Path)

@@ -62,8 +62,9 @@ class Consulting:
             table.responsibility[heard] = found.responsibility
 
     def again(self, rows: Ids) -> Revision:
-        """Ask about states ``rows`` i64 [L] met before; see `StateTable.revise`."""
-        fresh = rows[~self._table.asked[rows]]
+        """Ask about those of the states ``rows`` i64 [L] that nobody spoke on yet; see
+        `StateTable.revise`."""
+        fresh = rows[~self._table.asked[rows] & ~self._table.terminal[rows]]
         if fresh.size:
             found = self._consult(fresh, np.ones(len(fresh), np.bool_))
             self._table.revise(fresh, found.actions, found.logits, found.responsibility)
@@ -98,6 +99,14 @@ class Consulting:
         contexts = [self._context(row) for row in rows[asked].tolist()]
         share = self._table.responsibility[rows[asked]]
         self.ensemble.credit.add(contexts, share, eligible, eligible * worth)
+
+    def proposers(self, tree: Tree, place: int) -> npt.NDArray[np.float32]:
+        """Whose proposals led to each node of a finished tree, f32 [n, 1 + teachers]; all 0 at the root."""
+        nodes = slice(0, int(tree.size[place]))
+        above, slot = tree.parent[place, nodes], tree.parent_slot[place, nodes]
+        shares = self._table.responsibility[tree.state[place, nodes][above], slot]
+        shares[0] = 0.0
+        return shares
 
     def _inherit(self, rows: Ids) -> None:
         """Paths of the state above that lead on to each of ``rows``."""

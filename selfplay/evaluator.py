@@ -194,6 +194,12 @@ class LeafEvaluator:
             return Revision(self.table.actions[states], self.table.logits[states])
         return self.consulting.again(states)
 
+    def roots(self, rows: Ids) -> Evaluation:
+        """The evaluation of states ``rows`` i64 [R] that searches begin at, teachers heard on each."""
+        if self.consulting is not None:
+            self.consulting.again(rows)
+        return self.view(rows)
+
     def view(self, rows: Ids) -> Evaluation:
         """The stored evaluation of states already expanded."""
         table = self.table

@@ -85,10 +85,11 @@ class FrontierQueue:
         result = self._pool.answer(places)
         roots = root_statistics(result)
         for index, place in enumerate(places.tolist()):
-            if self._evaluator.consulting is not None:
-                self._evaluator.consulting.credit_tree(result.tree, place)
             game = self.games[int(self._game[place])]
             game.tree = searched_tree(result, index)
+            if self._evaluator.consulting is not None:
+                self._evaluator.consulting.credit_tree(result.tree, place)
+                game.tree.proposers = self._evaluator.consulting.proposers(result.tree, place)
             if self._evaluator.judged:
                 _take_back_shifts(game.tree, result, index, self._evaluator.table.unjudged)
             end = _answer(game.tree, int(result.solution[index]))

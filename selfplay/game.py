@@ -25,7 +25,8 @@ class SearchedTree:
 
     ``parent`` i32 [n], ``token`` i64 [n] that leads to a node (both -1 at the root); ``visits`` i32 [n]
     play-outs through it, ``value_sum`` f64 [n] their outcomes; ``raw_value`` f32 [n] of the evaluator;
-    ``terminal``, ``exhausted`` bool [n]; ``solutions`` i32 [n], distinct verified solutions at or below it.
+    ``terminal``, ``exhausted`` bool [n]; ``solutions`` i32 [n], distinct verified solutions at or below it;
+    ``proposers`` f32 [n, 1 + teachers], whose proposals led to a node, None where there were no teachers.
     """
 
     parent: I32
@@ -36,6 +37,7 @@ class SearchedTree:
     terminal: Flags
     exhausted: Flags
     solutions: I32
+    proposers: F32 | None = None
 
     def path(self, node: int) -> list[int]:
         """Tokens from the prompt to ``node``."""

@@ -70,6 +70,7 @@ def play_round(
         problems = _drawn(task, train, config.games, rng)
         listener.stage("play", len(problems))
         play(played, task, problems, rng, round_index - 1, seed, listener.advance)
+        played.ledger.add(scoring.ledger)
         return played
     budget = config.tokens - owed
     listener.stage("play", max(0, budget))
@@ -78,6 +79,7 @@ def play_round(
         count = _affordable(played, budget, config)
         play(played, task, _drawn(task, train, count, rng), rng, round_index - 1, seed, _ignore)
         listener.advance(played.spent - before)
+    played.ledger.add(scoring.ledger)
     return played
 
 

@@ -231,7 +231,7 @@ class _Queue:
             if not chosen.size:
                 continue
             budget = self._caps.simulations if full else self._caps.fast
-            root = self._evaluator.view(self._row[chosen])
+            root = self._evaluator.roots(self._row[chosen])
             rngs = [self._rngs[place] for place in chosen.tolist()]
             self._pool.plant(
                 chosen,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from tokenzero.policy.pretrain import clone, pretrain
 from tokenzero.policy.student import Student
 from tokenzero.selfplay.arena import rungs
 from tokenzero.selfplay.assessment import Assessment
+from tokenzero.selfplay.audit_measures import measure_round
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.course import Course
 from tokenzero.selfplay.demonstrations import demonstrate, examples
@@ -322,6 +324,7 @@ class Run:
             "arena": bout.record,
             **teachers_record(ensemble),
             "failures": failures or {},
+            "audit": self._audited(number, played, ensemble),
             "spent": played.spent,
             "learnt_tokens": losses.cells + losses.reanalysed,
             "ledger": played.ledger.as_dict(),
@@ -333,10 +336,19 @@ class Run:
         self._tracking.send(self._store.records)
         self._listener.record(record)
 
+    def _audited(self, number: int, played: Played, ensemble: Ensemble | None) -> dict[str, Any]:
+        """What `tokenzero audit` reads of a round whose games are kept no longer."""
+        tokenizer, names = self._candidate.student.tokenizer, ensemble.weights.names if ensemble else []
+        return measure_round(
+            number, played.episodes, names, lambda text: tokenizer(text, add_special_tokens=False).input_ids
+        )
+
     def _save(self, directory: Path, learner: Learner) -> None:
         self._candidate.save(directory)
         learner.save(directory)
-        defaults = {"task": asdict(self.config.task), "search": asdict(self.config.play.search)}
+        config = self.config
+        defaults: dict[str, Any] = {"task": asdict(config.task), "search": asdict(config.play.search)}
+        defaults["terminal"] = [asdict(one) for one in config.terminal]
         (directory / "tokenzero.json").write_text(json.dumps(defaults, indent=2, sort_keys=True) + "\n")
 
     def _follow(self, course: Course, number: int) -> None:

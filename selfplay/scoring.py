@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.episode import Episode
 from tokenzero.selfplay.outcomes import Grader
 from tokenzero.tasks import Problem, Task
 from tokenzero.value import Judge
+from tokenzero.value.judge import tokens_of
 from tokenzero.value.reward_mix import CombinedReward
 from tokenzero.value.rewards import Given
 
@@ -32,7 +34,8 @@ class Worth:
 class Scoring:
     """Scores of a ``task``'s training problems in round ``round_index``, by ``rewards`` where there are any.
 
-    ``judge`` is the one that search listens to, ``audit_judge`` one that it never asks.
+    ``judge`` is the one that search listens to, ``audit_judge`` one that it never asks; ``ledger`` counts
+    what they are asked here.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Scoring:
         self._round = round_index
         self._judge = judge
         self._audit_judge = audit_judge
+        self.ledger = Ledger()
 
     def worth(self, problems: Sequence[Problem], answers: Sequence[str]) -> Worth:
         """What ``answers`` to ``problems`` are worth; empty parts without rewards."""
@@ -82,11 +86,17 @@ class Scoring:
         """The episodes with the parts of their worth and the judges' verdicts on their answers."""
         prompts = [episode.prompt for episode in episodes]
         answers = [episode.answer for episode in episodes]
-        verdicts, audits = (
-            [0] * len(episodes) if judge is None or not episodes else judge.judge(prompts, answers).tolist()
-            for judge in (self._judge, self._audit_judge)
-        )
+        verdicts, audits = (self._asked(j, prompts, answers) for j in (self._judge, self._audit_judge))
         return [
             replace(episode, rewards=parts, verdict=verdict, audit_verdict=audit)
             for episode, parts, verdict, audit in zip(episodes, worth, verdicts, audits, strict=True)
         ]
+
+    def _asked(self, judge: Judge | None, prompts: Sequence[str], answers: Sequence[str]) -> list[int]:
+        if judge is None or not answers:
+            return [0] * len(answers)
+        before = tokens_of(judge)
+        verdicts: list[int] = judge.judge(prompts, answers).tolist()
+        self.ledger.judge_calls += len(answers)
+        self.ledger.judge_tokens += tokens_of(judge) - before
+        return verdicts

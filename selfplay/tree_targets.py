@@ -9,12 +9,14 @@ which states a batch takes (see ``replay``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from tokenzero.mcts import NONE, ROOT
+from tokenzero.policy.engine import Ids
 from tokenzero.selfplay.episode import Episode
 from tokenzero.selfplay.game import Game, SearchedTree
 
@@ -38,7 +40,7 @@ def tree_episode(
     kept = np.flatnonzero(~tree.terminal | (tree.solutions > 0))
     number = np.full(len(tree.parent), -1, np.int64)
     number[kept] = np.arange(len(kept))  # of the state: 0 after the prompt, j + 1 after answer token j
-    positions, actions, weights, importance = _solution_shares(tree, solution_weights(tree, length_discount))
+    nodes, children, weights, importance = _solution_shares(tree, solution_weights(tree, length_discount))
     last = len(game.prompt) - 1
     return Episode(
         problem=game.problem.id,
@@ -47,12 +49,12 @@ def tree_episode(
         tokens=game.prompt + tree.token[kept[1:]].tolist(),
         prompt_len=len(game.prompt),
         parents=(number[tree.parent[kept[1:]]] - 1).tolist(),
-        positions=[last + int(number[node]) for node in positions],
-        actions=actions,
+        positions=[last + int(number[node]) for node in nodes],
+        actions=[tree.token[solved].tolist() for solved in children],
         weights=weights,
         importance=importance,
         root_values=value_targets(tree, value_weight)[kept].tolist(),
-        attribution=[[1.0]] * len(positions),
+        attribution=_attribution(tree, children, weights),
         outcome=float(np.float32(outcome)),
         forwarded_tokens=game.forwarded,
         simulations=game.simulations,
@@ -130,15 +132,27 @@ def solution_weights(tree: SearchedTree, discount: float = 1.0) -> npt.NDArray[n
 
 def _solution_shares(
     tree: SearchedTree, weight: npt.NDArray[np.float64]
-) -> tuple[list[int], list[list[int]], list[list[float]], list[float]]:
-    """Nodes with solutions below, in order; tokens and shares of their solved children; weight below."""
+) -> tuple[list[int], list[Ids], list[list[float]], list[float]]:
+    """Nodes with solutions below, in order; their solved children and those's shares; weight below."""
     solved = np.flatnonzero(tree.solutions > 0)[1:]
     solved = solved[np.argsort(tree.parent[solved], kind="stable")]  # kept states are numbered in node order
-    above, tokens = tree.parent[solved], tree.token[solved].tolist()
+    above = tree.parent[solved]
     first = np.flatnonzero(np.diff(above, prepend=NONE)).tolist()
-    groups = [slice(begin, end) for begin, end in pairwise([*first, len(tokens)])]
+    groups = [slice(begin, end) for begin, end in pairwise([*first, len(solved)])]
     total = weight[above]
     shares = (weight[solved] / total).tolist()
     nodes = [int(above[begin]) for begin in first]
     below = [float(total[begin]) for begin in first]
-    return nodes, [tokens[group] for group in groups], [shares[group] for group in groups], below
+    return nodes, [solved[group] for group in groups], [shares[group] for group in groups], below
+
+
+def _attribution(
+    tree: SearchedTree, children: Sequence[Ids], shares: Sequence[Sequence[float]]
+) -> list[list[float]]:
+    """Whose proposals led to the solutions below each taught state: their responsibility for its children."""
+    if tree.proposers is None:
+        return [[1.0]] * len(children)
+    return [
+        (np.asarray(share, np.float32) @ tree.proposers[solved]).tolist()
+        for solved, share in zip(children, shares, strict=True)
+    ]

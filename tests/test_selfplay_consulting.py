@@ -60,7 +60,12 @@ def test_a_round_credits_what_proposals_led_to(method: str) -> None:
     config = SearchConfig(method=method, simulations=30, candidates=6)
     play = PlayConfig(games=40, search=config, targets="tree" if method == "frontier" else "path")
     train = parts.task.problems("train")
-    play_round(parts, parts.task, play, train, np.random.default_rng(0), 1, 7, 0, Silence())
+    played = play_round(parts, parts.task, play, train, np.random.default_rng(0), 1, 7, 0, Silence())
+    shares = np.asarray([share for e in played.episodes for share in e.attribution])
+    assert shares.shape[1] == 3
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-5)
+    won = [share for e in played.episodes if e.outcome > 0 for share in e.attribution]
+    assert np.mean(won, axis=0)[1] > 2 * np.mean(won, axis=0)[2], "right answers came from the good one"
     credits = both.credit.credits()
     assert {"/0", "/1", "/2"} >= set(credits) - {GLOBAL}
     for context, credit in credits.items():

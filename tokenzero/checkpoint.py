@@ -1,7 +1,7 @@
 """From a MODEL word (run directory, checkpoint directory or hub name) to parts that can play.
 
 A checkpoint is a Hugging Face directory; the value head (``value_head.json``) and the defaults
-(``tokenzero.json``: its task and search settings) beside it are optional. It does not play and writes
+(``tokenzero.json``: its task, search and ends of answers) beside it are optional. It does not play and writes
 nothing.
 """
 
@@ -19,7 +19,8 @@ from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.student import Student
 from tokenzero.policy.tiers import EngineConfig, open_engine
-from tokenzero.selfplay.config import TaskConfig
+from tokenzero.selfplay.assessment import detectors
+from tokenzero.selfplay.config import TaskConfig, TerminalKind
 from tokenzero.selfplay.evaluator import Parts
 from tokenzero.selfplay.net import HEAD_FILE
 from tokenzero.selfplay.run_directory import playing_checkpoint
@@ -33,14 +34,15 @@ FREE_TEXT_TOKENS = 64
 
 @dataclass(frozen=True)
 class Defaults:
-    """What ``tokenzero.json`` holds: the task a checkpoint was trained on and the search it was trained
-    with.
+    """What ``tokenzero.json`` holds: the task a checkpoint was trained on, the search it was trained with,
+    and what ended its answers beside the task's rules.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     task: TaskConfig | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
+    terminal: list[TerminalKind] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,13 @@ def open_model(
             "lower --max-new-tokens or use a model with more positions"
         )
     head = _value_head(source, student)
-    parts = Parts(student=student, engine=open_engine(student, engine), task=chosen, value_head=head)
+    parts = Parts(
+        student=student,
+        engine=open_engine(student, engine),
+        task=chosen,
+        value_head=head,
+        terminal=detectors(defaults.terminal, student),
+    )
     return Opened(parts, defaults.search, source)
 
 
