@@ -1,4 +1,4 @@
-"""What a run asks about answers beside its nets: the judge, the audit judge, rewards and detectors of an end.
+"""What a run asks about answers beside its nets: judges, rewards of answers and edges, detectors of an end.
 
 They are opened once, from the config alone, and forget between rounds what a resumed run would not know. It
 binds parts of ``value`` and decides nothing.
@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenzero.policy.student import Student
 from tokenzero.selfplay.config import SelfPlayConfig
+from tokenzero.selfplay.edge_rewards import EdgeRewards
 from tokenzero.value import Judge
 from tokenzero.value.answer_length import CountTokens
 from tokenzero.value.judge import close, forget
@@ -29,15 +30,18 @@ class Assessment:
     audit_judge: Judge | None = None
     rewards: CombinedReward | None = None
     terminal: CombinedDetector | None = None
+    edge_rewards: EdgeRewards | None = None
 
     @classmethod
     def open(cls, config: SelfPlayConfig, student: Student) -> Assessment:
         """Raises InputError for files, models, functions and servers that cannot be opened."""
+        edges = config.edge_rewards
         return cls(
             judge=build_judge(config.judge) if config.judge is not None else None,
             audit_judge=build_judge(config.audit_judge) if config.audit_judge is not None else None,
             rewards=build_rewards(config.rewards, count_tokens=counter(student)) if config.rewards else None,
             terminal=detectors(config.terminal, student),
+            edge_rewards=EdgeRewards.open(edges, student) if edges is not None else None,
         )
 
     def failures(self) -> dict[str, int]:
@@ -57,6 +61,8 @@ class Assessment:
         for judge in (self.judge, self.audit_judge):
             if judge is not None:
                 forget(judge)
+        if self.edge_rewards is not None:
+            self.edge_rewards.close()
 
     def close(self) -> None:
         """Let go of what the judges hold open."""

@@ -16,6 +16,7 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import PretrainConfig
 from tokenzero.policy.tiers import EngineConfig
 from tokenzero.selfplay.arena import ArenaConfig
+from tokenzero.selfplay.edge_rewards import EdgeRewardConfig
 from tokenzero.selfplay.health import HealthConfig
 from tokenzero.selfplay.learner import LearnerConfig
 from tokenzero.selfplay.play_config import PlayConfig
@@ -99,7 +100,8 @@ class SelfPlayConfig:
     """A run. ``threads`` fixes torch's threads, because the last bits depend on it. ``teachers`` are heard as
     ``ensemble`` says. ``judge`` shifts the values of leaves by ``play.leaf.judge_eta``; ``audit_judge`` gives
     its verdicts on finished answers for ``tokenzero audit`` alone. ``rewards`` are what answers to training
-    problems are worth, where that is not the task's verifier alone; ``terminal`` what ends an answer beside
+    problems are worth, where that is not the task's verifier alone; ``edge_rewards`` add the fluency
+    of partial answers to the Q of PUCT and Gumbel search; ``terminal`` what ends an answer beside
     the task's own rules. ``keep`` says what stays on disk, ``tracking`` who else is told the records:
     "tensorboard", "wandb", "trackio".
     """
@@ -115,6 +117,7 @@ class SelfPlayConfig:
     judge: JudgeConfig | None = None
     audit_judge: JudgeConfig | None = None
     rewards: list[RewardKind] = field(default_factory=list)
+    edge_rewards: EdgeRewardConfig | None = None
     terminal: list[TerminalKind] = field(default_factory=list)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -143,20 +146,26 @@ class SelfPlayConfig:
                 raise InputError(f"tracking lists {name!r}; list each of {', '.join(TRACKERS)} at most once")
         self._check_teachers()
         if self.judge is not None and self.play.leaf.judge_eta > 0:
-            self._check_judge()
+            self._check_targets("a judge shifts the leaves", "play.leaf.judge_eta")
+        if self.edge_rewards is not None:
+            self._check_targets("edges have rewards", "edge_rewards")
+            if self.play.search.method == "frontier":
+                raise InputError(
+                    "edge_rewards are added to Q, and frontier search has no Q; use method puct or gumbel"
+                )
 
-    def _check_judge(self) -> None:
-        """Value targets never contain the judge's shift."""
+    def _check_targets(self, shift: str, option: str) -> None:
+        """Value targets hold outcomes, never what search was shown beside them."""
         play = self.play
         if self.learner.root_value_mix > 0:
             raise InputError(
-                "learner.root_value_mix is above 0 while a judge shifts the leaves, so the shift would enter "
-                "the value target; set root_value_mix or play.leaf.judge_eta to 0"
+                f"learner.root_value_mix is above 0 while {shift}, which would enter the value target; "
+                f"set root_value_mix to 0, or leave {option} out"
             )
         if play.targets == "tree" and play.search.method != "frontier":
             raise InputError(
-                f'play.targets is "tree" with method {play.search.method} while a judge shifts the leaves, '
-                'so the shift would enter the value target; use targets "path", or set leaf.judge_eta to 0'
+                f'play.targets is "tree" with method {play.search.method} while {shift}, which would enter '
+                f'the value target; use targets "path", or leave {option} out'
             )
 
     def _check_teachers(self) -> None:

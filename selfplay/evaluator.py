@@ -26,6 +26,7 @@ from tokenzero.policy.pieces import Pieces
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.consulting import Consulting
+from tokenzero.selfplay.edge_rewards import EdgeRewards
 from tokenzero.selfplay.outcomes import Grader, Outcomes
 from tokenzero.selfplay.play_out import play_out
 from tokenzero.selfplay.state_table import StateTable
@@ -81,6 +82,7 @@ class Parts:
     ensemble: Ensemble | None = None
     judge: Judge | None = None
     terminal: CombinedDetector | None = None
+    edge_rewards: EdgeRewards | None = None
     pieces: Pieces = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,6 +182,9 @@ class LeafEvaluator:
         if fresh.size:
             score, ended = self._outcomes.read(fresh)
             table.terminal[fresh], table.value[fresh] = ended, 2.0 * score - 1.0
+            if self._parts.edge_rewards is not None:
+                above = [self.sequence(row) for row in table.parent[fresh].tolist()]
+                self._parts.edge_rewards.write(table, fresh, above, self.ledger)
             wanted = fresh[np.isnan(score)]  # without a verdict on an end the student's own value must do
             if wanted.size:
                 self._forward(wanted)
@@ -207,7 +212,7 @@ class LeafEvaluator:
             actions=table.actions[rows],
             logits=table.logits[rows],
             value=table.value[rows],
-            reward=np.zeros(len(rows), np.float32),
+            reward=table.reward[rows],
             terminal=table.terminal[rows],
             states=rows,
         )

@@ -266,6 +266,7 @@ class Run:
             value_head=net.head,
             judge=self._assessment.judge,
             terminal=self._assessment.terminal,
+            edge_rewards=self._assessment.edge_rewards,
         )
 
     def _held_out(self, number: int) -> HeldOut:

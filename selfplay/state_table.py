@@ -248,7 +248,8 @@ class StateTable:
     [S]; ``terminal`` bool [S]; ``value`` f32 [S]; ``actions`` i64 [S, K], ``logits`` f32 [S, K]; ``child``
     i32 [S, K] (row reached by the action in the same slot, -1 unknown); ``responsibility`` f32 [S, K, n]
     (column 0 the student); ``asked`` bool [S], whether a teacher spoke on it; ``unjudged`` f32 [S], the
-    value without the judge's shift, where there is a judge; ``reading`` i64 [S] (state of
+    value without the judge's shift, where there is a judge; ``reward`` f32 [S] of the edge into a state and
+    ``log_prob`` f64 [S] of the answer so far, where there are edge rewards; ``reading`` i64 [S] (state of
     the task's automaton). ``text[s]`` is the partial answer where the task has no automaton.
     """
 
@@ -275,6 +276,8 @@ class StateTable:
         self.responsibility[:, :, 0] = 1.0
         self.asked = np.zeros(rows, np.bool_)
         self.unjudged = np.zeros(rows, np.float32)
+        self.reward = np.zeros(rows, np.float32)
+        self.log_prob = np.zeros(rows, np.float64)
 
     @property
     def used(self) -> int:
@@ -289,6 +292,7 @@ class StateTable:
         self.game[rows] = games
         self.parent[rows] = self.token[rows] = self.slot[rows] = NONE
         self.length[rows] = 0
+        self.log_prob[rows] = 0.0
         self.terminal[rows] = False
         self.child[rows] = NONE
         return rows
