@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokenzero.selfplay.audit_statistics import Mean, mean_of, repeated_share, slope, spearman
+from tokenzero.selfplay.audit_statistics import Mean, mean_of, repeated_share, slope
 from tokenzero.selfplay.episode import Episode
+from tokenzero.value.reward_metrics import spearman
 
 F64 = npt.NDArray[np.float64]
 Measures = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The statistics of an audit: rank correlation, repetition, and trends over rounds with their certainty.
+"""The statistics of an audit: slopes, repetition, and trends over rounds with their certainty.
 
 Numbers in, numbers out: it reads no episodes and sets no thresholds.
 """
@@ -41,26 +41,6 @@ def mean_of(values: npt.ArrayLike) -> Mean | None:
         return None
     deviation = float(numbers.std(ddof=1)) if numbers.size > 1 else 0.0
     return Mean(float(numbers.mean()), deviation, int(numbers.size))
-
-
-def ranks(values: npt.ArrayLike) -> F64:
-    """Ranks of ``values`` [N] from 1, f64 [N]; equal ones share the mean of theirs."""
-    _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    shared: F64 = last - (counts - 1) / 2.0
-    return shared[place]
-
-
-def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
-    """Spearman's rank correlation of ``x`` and ``y``, both [N]: Pearson's of their ranks. None for fewer
-    than three pairs and where one of them is constant.
-    """
-    a, b = ranks(x), ranks(y)
-    if len(a) < 3:
-        return None
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip((a @ b) / scale, -1.0, 1.0)) if scale > 0 else None
 
 
 def slope(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:

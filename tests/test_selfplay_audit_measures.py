@@ -19,13 +19,12 @@ from tokenzero.selfplay.audit_measures import answer_tokens, measure_round, solv
 from tokenzero.selfplay.audit_statistics import (
     Mean,
     mean_of,
-    ranks,
     repeated_share,
     slope,
-    spearman,
     trend,
 )
 from tokenzero.selfplay.episode import Episode
+from tokenzero.value.reward_metrics import average_ranks, spearman
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SMALL = st.integers(-3, 3).map(float)
@@ -63,7 +62,7 @@ def naive_pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 @given(st.lists(SMALL, max_size=12))
 def test_ranks_are_those_of_counting(values: list[float]) -> None:
-    assert ranks(values).tolist() == naive_ranks(values)
+    assert average_ranks(values).tolist() == naive_ranks(values)
 
 
 @given(st.lists(st.tuples(SMALL, SMALL), min_size=3, max_size=12))

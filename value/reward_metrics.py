@@ -123,8 +123,12 @@ def average_ranks(values: ArrayLike) -> F64:
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Rank correlation of two [n] in [-1, 1], ties by average ranks; None where either is constant."""
+    """Rank correlation of two [n] in [-1, 1], ties by average ranks; None for fewer than three and where
+    either is constant.
+    """
     a, b = average_ranks(first), average_ranks(second)
+    if len(a) < 3:
+        return None
     a, b = a - a.mean(), b - b.mean()
     spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float(np.clip((a * b).sum() / spread, -1.0, 1.0)) if spread > 0 else None
