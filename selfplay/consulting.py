@@ -98,7 +98,8 @@ class Consulting:
         eligible = fading * np.where(faded > 0, tree.prior[place, nodes][asked][:, :width], 0.0)
         contexts = [self._context(row) for row in rows[asked].tolist()]
         share = self._table.responsibility[rows[asked]]
-        self.ensemble.credit.add(contexts, share, eligible, eligible * worth)
+        weights = self.ensemble.weights_in(contexts)
+        self.ensemble.credit.add(contexts, share, weights, eligible, eligible * worth)
 
     def proposers(self, tree: Tree, place: int) -> npt.NDArray[np.float32]:
         """Whose proposals led to each node of a finished tree, f32 [n, 1 + teachers]; all 0 at the root."""
@@ -161,4 +162,5 @@ def credit_path(ensemble: Ensemble, game: Game, outcome: float, longest: int) ->
         eligible = fading[index] * np.where(seen, move.prior[:width], 0.0)
         earned = eligible * np.where(played, outcome, np.clip(move.q[:width], -1.0, 1.0))
         context = ensemble.context(game.problem.tag, index, longest)
-        ensemble.credit.add([context], move.shares[None], eligible[None], earned[None])
+        weights = ensemble.weights_in([context])
+        ensemble.credit.add([context], move.shares[None], weights, eligible[None], earned[None])

@@ -30,55 +30,59 @@ Ids = NDArray[np.int64]
 
 @dataclass
 class Sums:
-    """Of one context, f64 [1 + n], the student's first: ``earned`` sum of weighted outcomes, ``eligible`` sum
-    of the weights, ``asked`` rows that the proposer spoke on."""
+    """Of one context: of n teachers f64 [n] what they ``earned``, what they were ``eligible`` for, and
+    ``asked``, the states they spoke on; ``all_earned`` and ``all_eligible`` of the whole mixture."""
 
     earned: F64
     eligible: F64
     asked: F64
+    all_earned: float = 0.0
+    all_eligible: float = 0.0
 
 
 @dataclass
 class CreditLedger:
-    """Sums over a round, by context, for a student and ``teachers`` teachers."""
+    """Sums over a round, by context, for ``teachers`` teachers."""
 
     teachers: int
     sums: dict[str, Sums] = field(default_factory=dict)
 
     def add(
-        self, contexts: Sequence[str], responsibility: F32, eligible: NDArray[np.floating], earned: F64
+        self,
+        contexts: Sequence[str],
+        responsibility: F32,
+        weights: F64,
+        eligible: NDArray[np.floating],
+        earned: F64,
     ) -> None:
-        """Credit M states: ``contexts`` of each, ``responsibility`` f32 [M, K, 1 + n] of its K actions,
-        what each was eligible for and ``earned`` f64 [M, K].
+        """Credit M states: ``contexts`` of each, ``responsibility`` f32 [M, K, 1 + n] of its K actions, the
+        teachers' ``weights`` f64 [M, n] there, what each action was ``eligible`` for and ``earned``, f64 [M,
+        K].
         """
         if not len(contexts):
             return
-        mine = np.einsum("mkp,mk->mp", responsibility, eligible, dtype=np.float64)
-        won = np.einsum("mkp,mk->mp", responsibility, earned, dtype=np.float64)
-        spoke: NDArray[np.bool_] = np.asarray((responsibility > 0).any(axis=1))
+        shares = responsibility[:, :, 1:] / weights[:, None, :]
+        mine = np.einsum("mkp,mk->mp", shares, eligible, dtype=np.float64)
+        won = np.einsum("mkp,mk->mp", shares, earned, dtype=np.float64)
+        spoke: NDArray[np.bool_] = np.asarray((shares > 0).any(axis=1))
         for context in dict.fromkeys([GLOBAL, *contexts]):
             rows = [row for row, name in enumerate(contexts) if context in (name, GLOBAL)]
-            kept = self.sums.setdefault(context, self._zero())
+            kept = self.sums.setdefault(context, Sums(*np.zeros((3, self.teachers))))
             kept.earned += won[rows].sum(axis=0)
             kept.eligible += mine[rows].sum(axis=0)
             kept.asked += spoke[rows].sum(axis=0)
+            kept.all_earned += float(earned[rows].sum())
+            kept.all_eligible += float(eligible[rows].sum())
 
     def credits(self) -> dict[str, Credit]:
         """By context; none where nothing was credited."""
         found = {}
         for context, kept in sorted(self.sums.items()):
-            worth = np.divide(
-                kept.earned, kept.eligible, out=np.zeros_like(kept.earned), where=kept.eligible > 0
-            )
-            heard = np.where(kept.eligible > 0, kept.asked, 0.0)
-            total = float(kept.eligible.sum())
-            mean = float(kept.earned.sum()) / total if total > 0 else 0.0
-            found[context] = Credit(worth[1:], heard[1:], mean)
+            heard = kept.eligible > 0
+            worth = np.divide(kept.earned, kept.eligible, out=np.zeros(self.teachers), where=heard)
+            mean = kept.all_earned / kept.all_eligible if kept.all_eligible > 0 else 0.0
+            found[context] = Credit(worth, np.where(heard, kept.asked, 0.0), mean)
         return found
-
-    def _zero(self) -> Sums:
-        width = 1 + self.teachers
-        return Sums(np.zeros(width), np.zeros(width), np.zeros(width))
 
 
 def tree_edges(

@@ -168,10 +168,14 @@ class Ensemble:
         paths = [_paths(inquiry, proposals, row) for row, inquiry in enumerate(inquiries)]
         return Heard(mixture, np.asarray(spoke.any(axis=1)), paths)
 
+    def weights_in(self, contexts: Sequence[str]) -> F64:
+        """The weights in each of L contexts, f64 [L, n]."""
+        known = {context: self.weights.of(context) for context in dict.fromkeys(contexts)}
+        return np.stack([known[context] for context in contexts])
+
     def _shares(self, inquiries: Sequence[Inquiry]) -> F64:
         """How loudly each state asks each teacher, f64 [L, n]; 0 for those it does not ask."""
-        weights = {inquiry.context: self.weights.of(inquiry.context) for inquiry in inquiries}
-        shares = np.stack([weights[inquiry.context] for inquiry in inquiries])
+        shares = self.weights_in([inquiry.context for inquiry in inquiries])
         asking = np.asarray([inquiry.ask for inquiry in inquiries])
         count = self.config.asked
         if 0 < count < len(self.teachers):

@@ -131,8 +131,9 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_weights_go_on_from_the_last_record_that_has_any(tmp_path: Path) -> None:
     first = opened([NgramConfig(order=2), NgramConfig(order=3)], 1, [])
-    first.credit.add(["x"], np.asarray([[[0.0, 0.2, 0.8]]], np.float32), np.ones((1, 1)), np.ones((1, 1)))
-    first.credit.add(["x"], np.asarray([[[0.5, 0.5, 0.0]]], np.float32), np.ones((1, 1)), -np.ones((1, 1)))
+    one, held = np.ones((1, 1)), np.full((1, 2), 0.5)
+    first.credit.add(["x"], np.asarray([[[0.0, 0.2, 0.8]]], np.float32), held, one, one)
+    first.credit.add(["x"], np.asarray([[[0.5, 0.5, 0.0]]], np.float32), held, one, -one)
     told = [{"round": 0, "incumbent": 0}, {"round": 1, "incumbent": 1, **teachers_record(first)}]
     assert told[1]["teacher_weights"] == {"2-gram": 0.5, "3-gram": 0.5}
     told.append({"round": 2, "incumbent": 2, **teachers_record(None)})

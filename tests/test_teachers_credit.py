@@ -77,10 +77,9 @@ def test_worth_is_what_the_teacher_alone_would_earn() -> None:
         drawn = rng.choice(4, size=40_000, p=mixture)
         share = (np.asarray(weights)[:, None] * proposers / mixture).T  # responsibility by action
         for part in np.array_split(drawn, 40):
-            one = np.ones((len(part), 1))
-            ledger.add(
-                ["x"] * len(part), share[part][:, None].astype(np.float32), one, outcome[part][:, None]
-            )
+            one, held = np.ones((len(part), 1)), np.tile(weights[1:], (len(part), 1))
+            told = share[part][:, None].astype(np.float32)
+            ledger.add(["x"] * len(part), told, held, one, outcome[part][:, None])
         found = ledger.credits()
         assert list(found) == [GLOBAL, "x"]
         np.testing.assert_allclose(found["x"].worth, proposers[1:] @ outcome, atol=0.03)
@@ -91,7 +90,8 @@ def test_worth_is_what_the_teacher_alone_would_earn() -> None:
 def test_contexts_are_kept_apart() -> None:
     ledger = CreditLedger(1)
     share = np.asarray([[[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
-    ledger.add(["low", "low", "high"], share, np.ones((3, 1)), np.asarray([[1.0], [-1.0], [-0.5]]))
+    one = np.ones((3, 1))
+    ledger.add(["low", "low", "high"], share, one, one, np.asarray([[1.0], [-1.0], [-0.5]]))
     found = ledger.credits()
     assert found["low"].worth.tolist() == [1.0]
     assert found["high"].worth.tolist() == [-0.5]
@@ -102,5 +102,14 @@ def test_contexts_are_kept_apart() -> None:
 
 def test_nothing_credited_is_nothing_known() -> None:
     ledger = CreditLedger(2)
-    ledger.add([], np.zeros((0, 3, 3), np.float32), np.zeros((0, 3)), np.zeros((0, 3)))
+    ledger.add([], np.zeros((0, 3, 3), np.float32), np.zeros((0, 2)), np.zeros((0, 3)), np.zeros((0, 3)))
     assert ledger.credits() == {}
+
+
+def test_a_specialist_is_not_judged_by_what_it_is_good_at_alone() -> None:
+    """Two contexts, as frequent; it is heard loudly where it is right and softly where it is wrong."""
+    ledger = CreditLedger(1)
+    for context, weight, outcome in (("good at", 0.9, 1.0), ("bad at", 0.1, -1.0)):
+        share = np.asarray([[[1.0 - weight, weight]]], np.float32)
+        ledger.add([context], share, np.asarray([[weight]]), np.ones((1, 1)), np.asarray([[outcome]]))
+    assert ledger.credits()[GLOBAL].worth.tolist() == pytest.approx([0.0], abs=1e-6)
