@@ -51,6 +51,15 @@ class Teachers:
         """Whether the warm start's demonstrations are needed in every round."""
         return self.any and any(isinstance(teacher, NgramConfig) for teacher in self._config.teachers)
 
+    def open(self, student: Student) -> None:
+        """Open what lasts, n-gram tables apart, so that a mistake shows before the warm start and not after it.
+
+        Raises InputError for models, functions and servers that cannot be opened.
+        """
+        for index, one in enumerate(self._config.teachers if self.any else ()):
+            if not isinstance(one, (*FOLLOWING, NgramConfig)):
+                self._lasting[index] = self._opened(one, student, list)
+
     def ensemble(
         self,
         round_index: int,

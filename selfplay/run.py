@@ -115,6 +115,7 @@ class Run:
                 self._incumbent.restore(self._checkpoint(self._course.incumbent))
         if done and self._needs_reference():
             self._examiner.reference = Student.load(self._checkpoint(0))
+        self._teachers.open(self._candidate.student)
         self._assessment = Assessment.open(self.config, self._candidate.student)
 
     def _needs_reference(self) -> bool:

@@ -16,6 +16,7 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.pretrain import Example, PretrainConfig
 from tokenzero.selfplay.ensemble import Teachers, teachers_record
 from tokenzero.selfplay.listener import Record
+from tokenzero.selfplay.run import Run
 from tokenzero.teachers import Ensemble, EnsembleConfig
 from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
 from tokenzero.teachers.continuations import BeamConfig, SampleConfig
@@ -151,3 +152,10 @@ def test_nobody_is_heard_at_a_share_of_nothing() -> None:
     later = Teachers(replace(config, ensemble=fading))
     assert later.count_demonstrations
     assert later.ensemble(3, make_student(), records(3), lambda r: Path(), lambda: EXAMPLES) is None
+
+
+def test_a_teacher_that_cannot_be_opened_shows_before_the_warm_start(tmp_path: Path) -> None:
+    config = replace(tiny_config(), teachers=[ModelTeacherConfig(load=str(tmp_path / "nowhere"))])
+    with pytest.raises(InputError, match="nowhere"):
+        Run(config, tmp_path / "run").execute()
+    assert not (tmp_path / "run" / "checkpoints" / "round-0000").exists()
