@@ -52,7 +52,7 @@ class Teachers:
         return self.any and any(isinstance(teacher, NgramConfig) for teacher in self._config.teachers)
 
     def open(self, student: Student) -> None:
-        """Open what lasts, n-gram tables apart, so that a mistake shows before the warm start and not after it.
+        """Open what lasts, n-gram tables apart, so that mistakes show before the warm start.
 
         Raises InputError for models, functions and servers that cannot be opened.
         """
