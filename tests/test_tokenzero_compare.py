@@ -23,7 +23,9 @@ from tokenzero.compare import (
 from tokenzero.config import load_config
 from tokenzero.mcts.errors import InputError
 from tokenzero.selfplay.arms import ARMS
-from tokenzero.selfplay.config import SelfPlayConfig, TeacherConfig
+from tokenzero.selfplay.config import SelfPlayConfig
+from tokenzero.teachers.ngram import NgramConfig
+from tokenzero.value.judge_config import RulesJudgeConfig
 
 
 def _comparison(directory: Path, words: str = "gumbel,sampling", **changes: Any) -> Comparison:
@@ -57,15 +59,16 @@ def test_an_arm_may_be_tuned_on_the_spot() -> None:
     assert variant.title == "rejection sampling, play.samples=16, learner.optimizer.lr=4e-3"
     (variant,) = variants("gumbel:task.options.train=50", small_config())
     assert variant.config.task.options == {**small_config().task.options, "train": 50}
-    two = variants("gumbel:judge={a: 1, b: -1},sampling", small_config())
-    assert [variant.label for variant in two] == ["gumbel:judge={a: 1, b: -1}", "sampling"]
-    assert two[0].config.judge == {"a": 1, "b": -1}
+    word = "gumbel:judge={kind: rules, rules: {'contains:a': 1, 'contains:b': -1}}"
+    two = variants(f"{word},sampling", small_config())
+    assert [variant.label for variant in two] == [word, "sampling"]
+    assert two[0].config.judge == RulesJudgeConfig(rules={"contains:a": 1, "contains:b": -1})
 
 
 def test_arms_that_need_demonstrations_keep_them() -> None:
     (tuned,) = variants("gumbel:pretrain.steps=9:pretrain.demonstrations=50", small_config())
     assert (tuned.config.pretrain.steps, tuned.config.pretrain.demonstrations) == (9, 50)
-    counting = replace(small_config(), teachers=[TeacherConfig("ngram")])
+    counting = replace(small_config(), teachers=[NgramConfig()])
     (gumbel,) = variants("gumbel", counting)
     assert gumbel.config.pretrain == replace(counting.pretrain, steps=0)
 

@@ -32,6 +32,7 @@ from tokenzero.policy.atomic import write_text
 from tokenzero.selfplay.arms import ARMS
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.run_directory import checkpoint_path
+from tokenzero.teachers.ngram import NgramConfig
 
 Values = dict[str, Any]
 
@@ -257,7 +258,7 @@ def _variant(word: str, base: SelfPlayConfig) -> Variant:
     pretrain = replace(config.pretrain, steps=0, demonstrations=0)
     if any(key.startswith("pretrain.") for key in settings):
         pretrain = config.pretrain
-    elif any(teacher.kind == "ngram" for teacher in config.teachers):
+    elif any(isinstance(teacher, NgramConfig) for teacher in config.teachers):
         pretrain = replace(config.pretrain, steps=0)
     title = ", ".join([ARMS[name].title, *changes])
     return Variant(word, title, replace(config, learner=learner, pretrain=pretrain))

@@ -244,22 +244,20 @@ def _records(
     elif get_origin(hint) is list and isinstance(value, list):
         for index, item in enumerate(value):
             yield from _records(get_args(hint)[0], item, (*path, str(index)), source)
-    elif (kinds := _kinds(hint)) and value is not None:
-        yield _of_kind(kinds, value, path, source), path, value
+    elif value is not None and (members := _members(hint)):
+        yield members[0] if len(members) == 1 else _of_kind(members, value, path, source), path, value
 
 
-def _kinds(hint: Any) -> dict[str, type[Any]]:
-    """The records of a union that a field ``kind`` tells apart, by kind; empty for any other type."""
-    found: dict[str, type[Any]] = {}
+def _members(hint: Any) -> list[type[Any]]:
+    """The records that a union offers; none for any other type."""
     if get_origin(hint) not in (Union, UnionType):
-        return found
-    for member in get_args(hint):
-        if is_dataclass(member) and isinstance(member, type):
-            found |= dict.fromkeys(get_args(get_type_hints(member)["kind"]), member)
-    return found
+        return []
+    return [member for member in get_args(hint) if isinstance(member, type) and is_dataclass(member)]
 
 
-def _of_kind(kinds: dict[str, type[Any]], values: Any, path: tuple[str, ...], source: str) -> type[Any]:
+def _of_kind(members: Sequence[type[Any]], values: Any, path: tuple[str, ...], source: str) -> type[Any]:
+    """The one of ``members`` that the field ``kind`` of ``values`` names."""
+    kinds = {kind: member for member in members for kind in get_args(get_type_hints(member)["kind"])}
     place, choice = ".".join(path), f"choose one of {', '.join(kinds)}"
     if not isinstance(values, Mapping):
         raise InputError(f"{source}: {place} is {values!r}; give a mapping with a kind: {choice}")
