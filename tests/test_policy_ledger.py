@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokenzero.policy.ledger import Ledger
 
-COUNTS = st.lists(st.integers(0, 10**9), min_size=9, max_size=9)
+COUNTS = st.lists(st.integers(0, 10**9), min_size=10, max_size=10)
 
 
 def test_it_has_the_fields_that_the_command_line_promises() -> None:
@@ -20,8 +20,8 @@ def test_it_has_the_fields_that_the_command_line_promises() -> None:
         "cached_tokens",
         "value_tokens",
         "teacher_tokens",
-        "judge_calls",
         "judge_tokens",
+        "judge_calls",
         "verifier_calls",
         "simulations",
         "wall_s",
@@ -41,4 +41,4 @@ def test_what_is_added_is_what_was_spent_since(before: list[int], spent: list[in
 
 def test_forwarded_tokens_are_those_that_went_through_a_model() -> None:
     powers = Ledger(*(10**index for index in range(len(fields(Ledger)))))
-    assert powers.forwarded_tokens == 1 + 10 + 1000 + 10000  # prefill, decode, value, teacher; cached are not
+    assert powers.forwarded_tokens == 111_011  # prefill, decode, value, teacher, judge; cached are not
