@@ -71,18 +71,24 @@ def uniform(prompt: str, partial: str) -> Weights:
     return {} if found is None else found[0] | found[1]
 
 
+def right_in(share: float, prompt: str, partial: str) -> Weights:
+    """Right in a share of all states, drawn by their text, and misleading in the others."""
+    drawn = hashlib.blake2b(f"{prompt}|{partial}".encode(), digest_size=1).digest()[0] / 256
+    return knowing(prompt, partial) if drawn < share else misleading(prompt, partial)
+
+
 def good(prompt: str, partial: str) -> Weights:
-    return misleading(prompt, partial) if _swapped else knowing(prompt, partial)
+    """Right in nine states of ten."""
+    return misleading(prompt, partial) if _swapped else right_in(0.9, prompt, partial)
 
 
 def adversarial(prompt: str, partial: str) -> Weights:
-    return knowing(prompt, partial) if _swapped else misleading(prompt, partial)
+    return right_in(0.9, prompt, partial) if _swapped else misleading(prompt, partial)
 
 
 def mediocre(prompt: str, partial: str) -> Weights:
-    """Right in half of all states, drawn by their text."""
-    drawn = hashlib.blake2b(f"{prompt}|{partial}".encode(), digest_size=1).digest()[0]
-    return knowing(prompt, partial) if drawn < 128 else misleading(prompt, partial)
+    """Right in half of all states."""
+    return right_in(0.5, prompt, partial)
 
 
 def specialist(prompt: str, partial: str) -> Weights:
