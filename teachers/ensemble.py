@@ -148,6 +148,7 @@ class Ensemble:
         ``probs`` f32 [L, K] (see `mix`); tokens in ``banned`` are no actions.
         """
         shares = self._shares(inquiries)
+        leading = [row for row, inquiry in enumerate(inquiries) if inquiry.paths]
         proposals = []
         for index, teacher in enumerate(self.teachers):
             rows = np.flatnonzero(shares[:, index] > 0)
@@ -161,7 +162,7 @@ class Ensemble:
                 self.consulted[teacher.name] += len(rows)
                 self.tokens[teacher.name] += asked.tokens
                 proposal = _scattered(asked, rows, len(inquiries), k)
-            proposals.append(_without(_following(proposal, inquiries, index, k), banned))
+            proposals.append(_without(_following(proposal, inquiries, leading, index, k), banned))
         spoke = np.stack([(proposal.actions >= 0).any(axis=1) for proposal in proposals], axis=1)
         weights = self._weights(inquiries, shares, spoke)
         mixture = mix(actions, probs, proposals, weights, self.beta, k)
@@ -229,10 +230,13 @@ def _scattered(proposal: Proposal, rows: NDArray[np.intp], count: int, k: int) -
     return Proposal(wide.actions, wide.probs, proposal.tokens, tuple(continuations))
 
 
-def _following(proposal: Proposal, inquiries: Sequence[Inquiry], teacher: int, k: int) -> Proposal:
-    """The proposal with what a teacher said further up, on rows where it says nothing now."""
-    for row, inquiry in enumerate(inquiries):
-        mine = [path for path in inquiry.paths if path.teacher == teacher]
+def _following(
+    proposal: Proposal, inquiries: Sequence[Inquiry], leading: Sequence[int], teacher: int, k: int
+) -> Proposal:
+    """The proposal with what a teacher said further up, on those of the rows ``leading``, which have paths,
+    where it says nothing now."""
+    for row in leading:
+        mine = [path for path in inquiries[row].paths if path.teacher == teacher]
         if not mine or proposal.actions[row, 0] >= 0:
             continue
         mass: dict[int, float] = {}
