@@ -86,7 +86,7 @@ def warm(given: argparse.Namespace, config: SelfPlayConfig) -> Path:
     """The checkpoint of a warm start, made where it is not there yet."""
     run = given.out / f"warm-{config.task.options['numbers']}-{config.seed}"
     if not checkpoint_path(run, 0).is_dir():
-        Run(replace(config, rounds=0, teachers=[], judge=None), run).execute()
+        Run(replace(config, rounds=0, teachers=[], judge=None), run).execute(resume=run.exists())
     return checkpoint_path(run, 0)
 
 

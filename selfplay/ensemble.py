@@ -7,16 +7,17 @@ meets the same ones. What proposals came to is credited elsewhere (see ``consult
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tokenzero.policy.pretrain import Example
 from tokenzero.policy.student import Student
 from tokenzero.selfplay.config import SelfPlayConfig, teacher_name
 from tokenzero.selfplay.listener import Record
-from tokenzero.teachers import Ensemble, NgramTeacher, Teacher, TeacherWeights
+from tokenzero.teachers import GLOBAL, Credit, Ensemble, NgramTeacher, Teacher, TeacherWeights
 from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
 from tokenzero.teachers.continuations import BeamConfig, BeamTeacher, SampleConfig, SampleTeacher
 from tokenzero.teachers.kinds import AnyTeacherConfig
@@ -141,28 +142,24 @@ def teachers_record(ensemble: Ensemble | None) -> dict[str, Any]:
     if ensemble is None:
         return {"teachers": {}, "teacher_weights": {}, "consulted": {}}
     played_with = dict(zip(ensemble.weights.names, ensemble.weights.of().tolist(), strict=True))
-    told = ensemble.weights.update(ensemble.credit.credits())
-    for teachers in told.values():
-        for name, entry in teachers.items():
-            entry["consulted"] = ensemble.consulted[name]
-            entry["tokens"] = ensemble.tokens[name]
+    told = ensemble.weights.update({GLOBAL: _nothing(ensemble), **ensemble.credit.credits()})
+    for name, entry in told[GLOBAL].items():
+        entry["consulted"], entry["tokens"] = ensemble.consulted[name], ensemble.tokens[name]
+        if ensemble.consulted[name] and not ensemble.spoke[name]:
+            entry["reason"] = "said nothing usable: its text is none of the student's, or see its failures"
     consulted = {
         teacher.name: {
             "states": ensemble.consulted[teacher.name],
+            "spoke": ensemble.spoke[teacher.name],
             "tokens": ensemble.tokens[teacher.name],
-            "failures": _failures(teacher),
+            "failures": ensemble.failures(teacher),
         }
         for teacher in ensemble.teachers
     }
     return {"teachers": told, "teacher_weights": played_with, "consulted": consulted}
 
 
-def _failures(teacher: Teacher) -> dict[str, int]:
-    """Proposals that a teacher failed to make, by reason; those of a run so far."""
-    failures = getattr(teacher, "failures", 0)
-    if isinstance(failures, Mapping):
-        told = Counter({str(reason): int(count) for reason, count in failures.items()})
-    else:
-        told = Counter({"failed": int(failures)} if failures else {})
-    sat_out = int(getattr(teacher, "sat_out", 0))
-    return dict(told + Counter({"sat out": sat_out} if sat_out else {}))
+def _nothing(ensemble: Ensemble) -> Credit:
+    """The credit of a round without any."""
+    none = np.zeros(len(ensemble.teachers))
+    return Credit(none, none, 0.0)

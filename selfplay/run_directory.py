@@ -162,8 +162,16 @@ class RunDirectory:
         if any(p.name not in ours and not p.name.startswith(PREFIX) for p in self.path.iterdir()):
             raise InputError(f"{self.path} is not empty and holds no run; choose another --out")
 
+    def _begun(self) -> bool:
+        """Whether anything was done here that a new start would throw away."""
+        return (
+            self.warm_start.exists() or (self.path / "checkpoints").exists() or finished_rounds(self.path) > 0
+        )
+
     def _continue(self, resume: bool) -> None:
         """Take over what is there, as far as it is finished and whole."""
+        if not resume and not self._begun():
+            return  # a start that failed: there is nothing to lose
         if not resume:
             raise InputError(
                 f"{self.path} already holds a run; continue it with --resume or choose another --out"

@@ -192,6 +192,11 @@ class TextTask(Task):
         for question in rows:
             place = self._draw("cut", question.key)
             cut["test" if place < test else "validation" if place < held_out else "train"].append(question)
+        if held_out > test and not cut["validation"] and len(cut["train"]) > 1:
+            # So few rows that the share caught none: the nearest one, or nothing could be held out at all.
+            nearest = min(cut["train"], key=lambda question: self._draw("cut", question.key))
+            cut["train"].remove(nearest)
+            cut["validation"].append(nearest)
         return cut
 
     def _draw(self, purpose: str, key: str) -> float:

@@ -110,8 +110,9 @@ class Heard:
 class Ensemble:
     """``teachers`` with the weights and share of one round.
 
-    ``consulted`` and ``tokens`` count rows and forwarded tokens by teacher name; ``credit`` takes what came
-    of it. Which teachers a state asks depends on ``seed`` and its tokens alone, patience apart.
+    ``consulted``, ``spoke`` and ``tokens`` count rows, rows with a proposal and forwarded tokens by teacher
+    name; ``credit`` takes what came of it. Which teachers a state asks depends on ``seed`` and its tokens
+    alone, patience apart.
     """
 
     def __init__(
@@ -129,10 +130,16 @@ class Ensemble:
         self.config = config
         self.beta = config.beta_in(round_index)
         self.consulted: Counter[str] = Counter()
+        self.spoke: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.credit = CreditLedger(len(teachers))
         self._seed = seed.to_bytes(8, "little", signed=True)
         self._unasked = np.zeros(len(teachers), np.int64)
+        self._failed = {teacher.name: _failures(teacher) for teacher in teachers}
+
+    def failures(self, teacher: Teacher) -> dict[str, int]:
+        """Proposals that a teacher failed to make since the ensemble was made, by reason."""
+        return dict(_failures(teacher) - self._failed[teacher.name])
 
     def context(self, tag: str, length: int, longest: int) -> str:
         """The context of a state ``length`` tokens into an answer of at most ``longest``."""
@@ -160,6 +167,7 @@ class Ensemble:
                     [inquiries[row].prompt_len for row in rows.tolist()],
                 )
                 self.consulted[teacher.name] += len(rows)
+                self.spoke[teacher.name] += int((asked.actions >= 0).any(axis=1).sum())
                 self.tokens[teacher.name] += asked.tokens
                 proposal = _scattered(asked, rows, len(inquiries), k)
             proposals.append(_without(_following(proposal, inquiries, leading, index, k), banned))
@@ -212,6 +220,13 @@ class Ensemble:
             if inquiry.paths and not inquiry.ask:
                 weights[row] = self.weights.of(inquiry.context)
         return np.where(spoke, weights, 0.0)
+
+
+def _failures(teacher: Teacher) -> Counter[str]:
+    """What a teacher that counts its failures counted so far."""
+    told = Counter(getattr(teacher, "failures", Counter()))
+    told["sat out"] += int(getattr(teacher, "sat_out", 0))
+    return told
 
 
 def _empty(rows: int, k: int) -> Proposal:

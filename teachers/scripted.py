@@ -6,8 +6,8 @@ counted as tokens.
 
 from __future__ import annotations
 
-import importlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from transformers import PreTrainedTokenizerFast
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.named_function import named_function
 from tokenzero.policy.pieces import Pieces
 from tokenzero.teachers.base import Proposal
 from tokenzero.teachers.text_proposals import TextContinuation, proposals_from_texts
@@ -46,14 +47,14 @@ class ScriptedConfig:
 class ScriptedTeacher:
     """Proposes what ``function`` says, weights brought to sum 1, in tokens of ``tokenizer``, the student's.
 
-    ``failures`` counts rows on which it raised or gave something other than texts with finite weights that
-    are not negative nor all 0; those rows get no proposal. Where the length of the prompt is not known, the
-    whole text is the prompt and the answer is empty.
+    ``failures`` counts, by what went wrong, rows on which it raised or gave something other than texts with
+    finite weights that are not negative nor all 0; those rows get no proposal. Where the length of the prompt
+    is not known, the whole text is the prompt and the answer is empty.
     """
 
     def __init__(self, name: str, function: Script, tokenizer: PreTrainedTokenizerFast) -> None:
         self.name = name
-        self.failures = 0
+        self.failures: Counter[str] = Counter()
         self._function = function
         self._tokenizer = tokenizer
         self._pieces = Pieces(tokenizer)
@@ -62,7 +63,7 @@ class ScriptedTeacher:
     def open(cls, config: ScriptedConfig, tokenizer: PreTrainedTokenizerFast) -> ScriptedTeacher:
         """Import the function. Raises InputError when there is none."""
         name = config.label or config.function.rpartition(":")[2]
-        return cls(name, imported(config.function), tokenizer)
+        return cls(name, named_function(config.function, "scripted teacher"), tokenizer)
 
     def propose(
         self, sequences: Sequence[Sequence[int]], k: int, prompt_lens: Sequence[int] | None = None
@@ -78,26 +79,10 @@ class ScriptedTeacher:
         try:
             weights = self._function(prompt, partial)
             texts = _normalised(weights)
-        except Exception:  # noqa: BLE001  a script may fail in any way; it is counted, and the run goes on
-            self.failures += 1
+        except Exception as error:  # noqa: BLE001  a script may fail in any way; the run goes on
+            self.failures[f"{type(error).__name__}: {error}"[:100]] += 1
             return []
         return texts
-
-
-def imported(function: str) -> Script:
-    """The function "package.module:name". Raises InputError when the module or the name is not there."""
-    module, _, name = function.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as error:  # a module may fail in any way while it is imported
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"scripted teacher {function!r}: cannot import {module!r} ({reason})") from error
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise InputError(f"scripted teacher {function!r}: {module!r} has no function {name!r}")
-    script: Script = found
-    return script
 
 
 def _normalised(weights: Mapping[str, float]) -> list[TextContinuation]:

@@ -28,6 +28,8 @@ GLOBAL = ""
 """The context that holds everything."""
 PRIOR = 10.0
 """Consultations at the ensemble's rate that every teacher is granted, so that one lucky hit is no score."""
+STILL = 0.005
+"""A change of weight that is none."""
 SURE = 0.005
 """Chances of success are taken to lie this far from 0 and 1."""
 
@@ -111,7 +113,7 @@ class TeacherWeights:
         Returns, by context and teacher, weight, score and why: what a run's record holds, and what
         `load` takes.
         """
-        before = {context: self._scores(context) for context in credits}
+        before = {context: self._known(context) for context in credits}
         weighed = {context: self.of(context) for context in credits}
         alpha = self.config.low_pass
         for context, credit in credits.items():
@@ -136,6 +138,9 @@ class TeacherWeights:
                     standing.score[index] = teachers[name]["score"]
                     standing.evidence[index] = teachers[name]["evidence"]
 
+    def _known(self, context: str) -> F64:
+        return self._standing.get(context, self._fresh()).score.copy()
+
     def _fresh(self) -> Standing:
         return Standing(np.zeros(len(self.names)), np.zeros(len(self.names)))
 
@@ -151,7 +156,7 @@ class TeacherWeights:
     def _explained(
         self, context: str, credit: Credit, before: F64, weighed: F64
     ) -> dict[str, dict[str, Any]]:
-        score, weight, standing = self._scores(context), self.of(context), self._standing[context]
+        weight, standing = self.of(context), self._standing[context]
         told = {}
         for index, name in enumerate(self.names):
             told[name] = {
@@ -162,16 +167,24 @@ class TeacherWeights:
                 "credit": float(credit.worth[index]),
                 "ensemble": credit.mean,
                 "evidence": float(standing.evidence[index]),
-                "reason": _reason(
-                    float(weight[index] - weighed[index]),
-                    float(credit.worth[index]),
-                    credit.mean,
-                    float(credit.evidence[index]),
-                    bool(weight[index] <= self.config.epsilon / len(self.names) + 1e-3),
-                    float(score[index]),
-                ),
+                "reason": self._reason(index, credit, float(weight[index]), float(weighed[index])),
             }
         return told
+
+    def _reason(self, index: int, credit: Credit, weight: float, before: float) -> str:
+        """One sentence for people: weights are relative, so it names what the others came to."""
+        change = weight - before
+        moved = "rose" if change > STILL else "fell" if change < -STILL else "stayed"
+        if credit.evidence[index] <= 0:
+            return f"{moved}: no proposal of its own this round; its score stays"
+        floor = self.config.epsilon / len(self.names)
+        at = ", to the floor" if self.config.dynamic and weight <= floor + STILL else ""
+        others = np.delete(credit.worth, index)[np.delete(credit.evidence, index) > 0]
+        beside = f", the other teachers' to {others.mean():+.2f}" if others.size else ""
+        return (
+            f"{moved}{at}: its proposals came to {credit.worth[index]:+.2f}{beside}, everyone's to "
+            f"{credit.mean:+.2f}, over {credit.evidence[index]:,.0f} states"
+        )
 
 
 def advantage(credit: Credit) -> F64:
@@ -228,15 +241,3 @@ def _spread(weights: F64, floor: float) -> F64:
         else:
             high = share
     return (1 - high) * weights + high * equal
-
-
-def _reason(change: float, worth: float, mean: float, evidence: float, floor: bool, score: float) -> str:
-    """One sentence for people."""
-    moved = "rose" if change > 0.005 else "fell" if change < -0.005 else "stayed"
-    if evidence <= 0:
-        return f"{moved}: not consulted this round; its score stays at {score:+.2f}"
-    at = ", which is the floor" if floor else ""
-    return (
-        f"{moved}{at}: its proposals came to {worth:+.2f} where the ensemble's came to {mean:+.2f}, "
-        f"over {evidence:,.0f} consultations"
-    )

@@ -87,7 +87,7 @@ def test_a_teacher_that_was_not_heard_keeps_its_score() -> None:
     quiet = Credit(np.asarray([0.5, 0.0, 0.0]), np.asarray([100.0, 100.0, 0.0]), 0.0)
     record = weights.update({GLOBAL: quiet})
     assert record[GLOBAL]["c"]["score"] == known
-    assert "not consulted" in record[GLOBAL]["c"]["reason"]
+    assert "no proposal" in record[GLOBAL]["c"]["reason"]
 
 
 def test_a_specialist_leads_where_it_is_good_and_only_there() -> None:
@@ -132,9 +132,10 @@ def test_every_move_is_explained() -> None:
     weights = TeacherWeights(NAMES, WeightConfig(epsilon=0.09))
     told = weights.update({GLOBAL: credit(0.5, 0.0, -0.9, mean=0.1)})[GLOBAL]
     assert told["a"]["reason"] == (
-        "rose: its proposals came to +0.50 where the ensemble's came to +0.10, over 1,000 consultations"
+        "rose: its proposals came to +0.50, the other teachers' to -0.45, everyone's to +0.10, "
+        "over 1,000 states"
     )
-    assert told["c"]["reason"].startswith("fell, which is the floor")
+    assert told["c"]["reason"].startswith("fell, to the floor")
     assert told["c"]["weight"] == pytest.approx(0.03, abs=1e-3)
 
 

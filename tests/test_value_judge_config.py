@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from tiny import FAMILIES, make_student
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.named_function import named_function
 from tokenzero.policy.student import Student
 from tokenzero.value.cached_judge import CachedJudge
 from tokenzero.value.function_judge import FunctionJudge
@@ -29,7 +30,6 @@ from tokenzero.value.judge_config import (
     RewardModelJudgeConfig,
     RulesJudgeConfig,
     build_judge,
-    named_function,
 )
 from tokenzero.value.label_judge import LabelJudge
 
@@ -197,12 +197,12 @@ def test_functions_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pyt
     for name, words in (
         ("no_such_package.module:name", "No module named"),
         ("math:no_such_name", "no_such_name"),
-        ("math:pi", "is float, not a function"),
+        ("math:pi", "has no function 'pi'"),
         ("broken_module:name", "half way"),
     ):
         with pytest.raises(InputError, match=words):
-            named_function(name)
-    assert named_function("math:sqrt") is math.sqrt
+            named_function(name, "judge function")
+    assert named_function("math:sqrt", "judge function") is math.sqrt
     assert "broken_module" not in sys.modules
 
 

@@ -75,6 +75,10 @@ class Progression:
             self._headed = True
             self.say("".join(f"{name:>12}" for name in COLUMNS))
         self.say("".join(f"{cell:>12}" for cell in round_cells(record)))
+        for name, asked in record.get("consulted", {}).items():
+            if asked["states"] and not asked["spoke"]:
+                why = "; ".join(asked["failures"]) or "nothing the student's tokenizer knows"
+                self.say(f"{'teacher':>12}  {name} said nothing on {asked['states']:,} states: {why}")
         for alarm in record["alarms"]:
             self.say(f"{'alarm':>12}  {alarm['message']} ({alarm['action']})")
 

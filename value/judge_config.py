@@ -7,14 +7,14 @@ wrapped in a memory (value/cached_judge.py). Reading YAML and refusing unknown k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.named_function import named_function
 from tokenzero.value.cached_judge import CachedJudge
 from tokenzero.value.constitution import load_constitution
 from tokenzero.value.function_judge import FunctionJudge, NoisyJudge, check_right
@@ -202,7 +202,7 @@ def _costly(
 
         return RewardJudge(RewardModel.load(config.load), config.low, config.high, name=config.name)
     if isinstance(config, FunctionJudgeConfig):
-        return FunctionJudge(config.name, named_function(config.function), config.version)
+        return FunctionJudge(config.name, named_function(config.function, "judge function"), config.version)
     return build_remote_judge(config)
 
 
@@ -222,22 +222,3 @@ def _model_judge(config: ModelJudgeConfig, student: Student | None) -> Judge:
         margin=config.margin,
         name=config.name,
     )
-
-
-def named_function(name: str) -> Callable[..., Any]:
-    """The function "package.module:name". Importing its module runs that module's code.
-
-    Raises InputError when the module or the name is not there, or the name is no function.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    # The module is the user's code and may raise anything while it is imported.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"judge function {name!r} cannot be imported ({reason}); mend the name") from error
-    if not callable(found):
-        raise InputError(
-            f"judge function {name!r} is {type(found).__name__}, not a function; name a function"
-        )
-    return found  # type: ignore[no-any-return]
