@@ -99,6 +99,8 @@ def _check_kinds(config: TextConfig) -> None:
             ok, kind = _are_paths(value), "a path or a list of paths"
         elif default is None:
             ok, kind = value is None or type(value) is int, "a whole number or none"
+            if isinstance(value, str) and field.name in SPLITS:
+                kind += f"; a file is named in {field.name}_files"
         elif type(default) is float:
             ok, kind = type(value) in (int, float), "a number"
         else:

@@ -206,7 +206,9 @@ def _add_teachers(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="teachers")
     parser.add_argument("run", metavar="RUN", help="directory of a run")
     parser.add_argument(
-        "--context", metavar="NAME", help="one context alone, as in high/1; global is that of every state"
+        "--context",
+        metavar="NAME",
+        help="one context alone, as in countdown/0; global is that of every state",
     )
     parser.add_argument("--out", metavar="FILE", help="draw the weights over rounds: .png or .html")
     _add_json(parser)
