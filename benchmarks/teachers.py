@@ -146,6 +146,11 @@ def ablation(given: argparse.Namespace) -> list[Row]:
         "none": {},
         "equal": {"teachers": list(FIVE), "ensemble": ensemble(weights=WeightConfig(dynamic=False))},
         "dynamic": {"teachers": list(FIVE), "ensemble": ensemble()},
+        "dynamic, every state": {"teachers": list(FIVE), "ensemble": ensemble(visits=1)},
+        "equal, every state": {
+            "teachers": list(FIVE),
+            "ensemble": ensemble(visits=1, weights=WeightConfig(dynamic=False)),
+        },
     }
     return [
         curve(seed, arm, records(given, arm, seed, replace(base(given, seed), **changes)), given.goal)
