@@ -171,8 +171,8 @@ def lazy(given: argparse.Namespace) -> list[Row]:
         "none": {},
         "always": {"teachers": teachers, "ensemble": ensemble(visits=1)},
         "late": {"teachers": teachers, "ensemble": ensemble(visits=3)},
-        "late, two asked": {"teachers": teachers, "ensemble": ensemble(visits=2, asked=2)},
-        "one asked": {"teachers": teachers, "ensemble": ensemble(visits=1, asked=1)},
+        "one a problem": {"teachers": teachers, "ensemble": ensemble(visits=1, asked=1)},
+        "late, two a problem": {"teachers": teachers, "ensemble": ensemble(visits=2, asked=2)},
     }
     return [
         curve(seed, arm, records(given, arm, seed, replace(base(given, seed), **changes)), given.goal)

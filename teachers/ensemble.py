@@ -1,8 +1,8 @@
 """Teachers as one voice: who is asked about which states, and the prior that comes of it.
 
 Asking is what costs, so an ensemble can ask only about states that proved worth it (``visits``), and only
-some of its teachers about each (``asked``, drawn by weight). It does not score proposals (``credit``), does
-not keep weights (``weights``), and knows neither search nor model.
+some of its teachers about each problem (``asked``, drawn by weight). It does not score proposals
+(``credit``), does not keep weights (``weights``), and knows neither search nor model.
 """
 
 from __future__ import annotations
@@ -190,16 +190,18 @@ class Ensemble:
         if 0 < count < len(self.teachers):
             chances, shares = shares, np.zeros_like(shares)
             for row in np.flatnonzero(asking).tolist():
-                drawn = self._drawn(inquiries[row].sequence, count)
+                prompt = inquiries[row].sequence[: inquiries[row].prompt_len]
+                drawn = self._drawn(prompt, count)
                 chosen = np.searchsorted(np.cumsum(chances[row])[:-1], drawn, side="right")
                 np.add.at(shares[row], chosen, 1.0 / count)
         shares[~asking] = 0.0
         self._break_silence(shares, np.flatnonzero(asking))
         return shares
 
-    def _drawn(self, sequence: Sequence[int], count: int) -> F64:
-        """Uniform numbers f64 [count] that depend on the sequence and the seed alone."""
-        content = np.asarray(sequence, np.int64).tobytes()
+    def _drawn(self, prompt: Sequence[int], count: int) -> F64:
+        """Uniform numbers f64 [count] that depend on the prompt and the seed alone: a teacher that was asked
+        about a problem's first state has paid for its prompt, and is asked about the others too."""
+        content = np.asarray(prompt, np.int64).tobytes()
         raw = hashlib.blake2b(content, digest_size=8 * count, key=self._seed).digest()
         return np.frombuffer(raw, "<u8").astype(np.float64) / 2.0**64
 

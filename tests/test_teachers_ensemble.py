@@ -56,7 +56,7 @@ def ensemble(teachers: Sequence[Says], seed: int = 0, **options: Any) -> Ensembl
 
 
 def inquiries(count: int, **options: Any) -> list[Inquiry]:
-    return [Inquiry([7, 8, number], 2, GLOBAL, **options) for number in range(count)]
+    return [Inquiry([7, number, 8], 2, GLOBAL, **options) for number in range(count)]
 
 
 def own(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +87,9 @@ def test_a_few_are_drawn_by_weight_whatever_the_batch() -> None:
     assert teachers[0].asked / 4000 == pytest.approx(share, abs=0.03)
     alone = [voice.consult([inquiry], *own(1), 5).mixture.actions[0] for inquiry in inquiries(50)]
     np.testing.assert_array_equal(together.mixture.actions[:50], np.stack(alone))
+    deeper = [Inquiry([*one.sequence, 5], 2, GLOBAL) for one in inquiries(50)]
+    again = voice.consult(deeper, *own(50), 5).mixture.actions
+    np.testing.assert_array_equal(again, np.stack(alone), err_msg="a problem keeps its teachers")
     other = ensemble(teachers, seed=1, asked=1).consult(inquiries(50), *own(50), 5)
     assert (other.mixture.actions != np.stack(alone)).any()
 
