@@ -170,9 +170,8 @@ def lazy(given: argparse.Namespace) -> list[Row]:
     arms = {
         "none": {},
         "always": {"teachers": teachers, "ensemble": ensemble(visits=1)},
-        "late": {"teachers": teachers, "ensemble": ensemble(visits=3)},
         "one a problem": {"teachers": teachers, "ensemble": ensemble(visits=1, asked=1)},
-        "late, two a problem": {"teachers": teachers, "ensemble": ensemble(visits=2, asked=2)},
+        "late, one a problem": {"teachers": teachers, "ensemble": ensemble(visits=2, asked=1)},
     }
     return [
         curve(seed, arm, records(given, arm, seed, replace(base(given, seed), **changes)), given.goal)
