@@ -5,9 +5,9 @@
               places
     ablation  rounds and forwarded tokens until greedy accuracy reaches a goal: no teachers, equal weights,
               weights by credit
-    lazy      ten teachers (past students of other runs): none, asked about every state, asked late bridge
-    a teacher that was shown solutions, with the student's tokenizer (characters) and with another (BPE) judge
-    a judge of states that is right in 80 % and in 50 % of cases against none
+    lazy      ten teachers (past students of other runs): none, all asked about every state, one a problem
+    bridge    a teacher that was shown solutions: with the student's tokenizer (characters), and with BPE
+    judge     a judge of states that is right in 80 % and in 50 % of cases against none
 
     OMP_NUM_THREADS=1 python benchmarks/teachers.py weights --seeds 1 2 3
 
