@@ -114,6 +114,16 @@ def refresh(tree: Tree, rules: FrontierRules, front: Frontier, b: int, node: int
 
 
 @kernel
+def offer_next(tree: Tree, rules: FrontierRules, front: Frontier, b: int, node: int) -> None:
+    """Have a waiting node offer its best slot now; without one it waits no longer."""
+    front.best[b, node] = next_slot(tree, front, b, node)
+    if front.best[b, node] == NONE:
+        leave(front, b, node)
+    else:
+        refresh(tree, rules, front, b, node)
+
+
+@kernel
 def sampled_slot(tree: Tree, front: Frontier, b: int, node: int) -> int:
     """Unexpanded slot of `node` drawn from the prior by the node's own uniform number; NONE if there is
     none."""
@@ -143,12 +153,7 @@ def take(tree: Tree, rules: FrontierRules, front: Frontier, b: int, node: int, s
     tree.child[b, node, slot] = leaf
     front.where[b, leaf] = NONE
     if front.best[b, node] == slot:
-        following = next_slot(tree, front, b, node)
-        front.best[b, node] = following
-        if following == NONE:
-            leave(front, b, node)
-        else:
-            refresh(tree, rules, front, b, node)
+        offer_next(tree, rules, front, b, node)
     return leaf
 
 
@@ -440,11 +445,7 @@ def reprice(tree: Tree, rules: FrontierRules, front: Frontier, rows: Ids, nodes:
         if front.where[b, node] == NONE:
             wait(tree, rules, front, b, node)
             continue
-        front.best[b, node] = next_slot(tree, front, b, node)
-        if front.best[b, node] == NONE:
-            leave(front, b, node)
-        else:
-            refresh(tree, rules, front, b, node)
+        offer_next(tree, rules, front, b, node)
 
 
 @kernel

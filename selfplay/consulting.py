@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenzero.mcts import NONE, Revision, Tree
-from tokenzero.mcts.tree import LOST
 from tokenzero.policy.engine import Ids
 from tokenzero.policy.ledger import Ledger
+from tokenzero.selfplay.ended_play_outs import ended_play_outs
 from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.state_table import StateTable
-from tokenzero.teachers import Ensemble, Inquiry, Mixture, Path, followed, trace_weights, tree_edges
+from tokenzero.teachers import Ensemble, Inquiry, Mixture, Path, followed, trace_weights
 
 
 class Consulting:
@@ -81,16 +81,9 @@ class Consulting:
         asked = np.flatnonzero(self._table.asked[rows] & ~tree.terminal[place, nodes])
         if not asked.size:
             return
-        parent, slot, depth = (
-            numbers[place, nodes].astype(np.int64) for numbers in (tree.parent, tree.parent_slot, tree.depth)
-        )
-        ended = np.where(tree.terminal[place, nodes], tree.visits[place, nodes], 0).astype(np.float64)
-        outcome = tree.raw_value[place, nodes].astype(np.float64)
-        lost = tree.child[place, nodes] == LOST
-        faded, earned = tree_edges(parent, slot, depth, ended, outcome, lost, self.ensemble.config.trace)
-        whole, _ = tree_edges(parent, slot, depth, ended, outcome, lost, 1.0)
-        faded, earned, whole = (edges[asked][:, :width] for edges in (faded, earned, whole))
-        through = whole.sum(axis=1, keepdims=True)
+        traced = ended_play_outs(tree, place, self.ensemble.config.trace)
+        faded, earned = traced.through[asked][:, :width], traced.earned[asked][:, :width]
+        through = ended_play_outs(tree, place).through[asked][:, :width].sum(axis=1, keepdims=True)
         fading = np.divide(
             faded.sum(axis=1, keepdims=True), through, out=np.zeros_like(through), where=through > 0
         )

@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from tokenzero.mcts import NONE, ROOT, FrontierPool, FrontierResult, SearchConfig
 from tokenzero.mcts.frontier import root_statistics
-from tokenzero.mcts.tree import LOST
 from tokenzero.policy.engine import Ids
+from tokenzero.selfplay.ended_play_outs import ended_play_outs
 from tokenzero.selfplay.evaluator import LeafEvaluator
 from tokenzero.selfplay.game import Game, Move, SearchedTree
 from tokenzero.tasks import PublicProblem
-from tokenzero.teachers import tree_edges
 
 
 class FrontierQueue:
@@ -132,16 +131,7 @@ def _take_back_shifts(
     them, and play-outs that came to an end alone, since one that was cut short counts as its last state."""
     tree, place, nodes = result.tree, int(result.places[index]), slice(0, int(result.nodes[index]))
     found.raw_value = np.where(found.terminal, found.raw_value, unjudged[tree.state[place, nodes]])
-    ended = np.where(found.terminal, found.visits, 0).astype(np.float64)
-    through, earned = tree_edges(
-        found.parent.astype(np.int64),
-        tree.parent_slot[place, nodes].astype(np.int64),
-        tree.depth[place, nodes].astype(np.int64),
-        ended,
-        found.raw_value.astype(np.float64),
-        tree.child[place, nodes] == LOST,
-        1.0,
-    )
+    ended, through, earned = ended_play_outs(tree, place)
     found.visits = (ended + through.sum(axis=1)).astype(np.int32)
     found.value_sum = ended * found.raw_value + earned.sum(axis=1)
 
