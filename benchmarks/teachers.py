@@ -118,7 +118,23 @@ def weights(given: argparse.Namespace) -> list[Row]:
             for context, told in record["teachers"].items():
                 shown = {name: round(entry["weight"], 3) for name, entry in told.items()}
                 rows.append({"seed": seed, "round": record["round"], "context": context or "all", **shown})
-    return rows
+    return with_means(rows, ("round", "context"), list(countdown_teachers.FIVE))
+
+
+def with_means(rows: list[Row], keys: Sequence[str], numbers: Sequence[str]) -> list[Row]:
+    """The rows, and for each value of ``keys`` a row of means over the seeds; a text of numbers is averaged
+    place by place."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    means = []
+    for values, group in groups.items():
+        mean: Row = {"seed": "mean", **dict(zip(keys, values, strict=True))}
+        for name in numbers:
+            cells = np.asarray([[float(word) for word in str(row[name]).split()] for row in group])
+            mean[name] = " ".join(f"{cell:.3g}" for cell in cells.mean(axis=0))
+        means.append(mean)
+    return rows + means
 
 
 def spent(found: Sequence[Record], upto: int) -> int:
@@ -271,7 +287,10 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         given.out = (given.out or Path(scratch)).resolve()
-        emit(f"teachers, {given.case}", CASES[given.case](given), given.json)
+        rows = CASES[given.case](given)
+        if given.case != "weights":
+            rows = with_means(rows, ("arm",), ("greedy %",))
+        emit(f"teachers, {given.case}", rows, given.json)
 
 
 if __name__ == "__main__":
