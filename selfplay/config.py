@@ -22,13 +22,8 @@ from tokenzero.selfplay.learner import LearnerConfig
 from tokenzero.selfplay.play_config import PlayConfig
 from tokenzero.selfplay.retention import RetentionConfig
 from tokenzero.teachers import EnsembleConfig
-from tokenzero.teachers.checkpoint import CheckpointConfig
-from tokenzero.teachers.kinds import AnyTeacherConfig, TeacherConfig
-from tokenzero.teachers.local_model import ModelConfig as TeacherModelConfig
-from tokenzero.teachers.local_model import label_of
+from tokenzero.teachers.kinds import TeacherConfig
 from tokenzero.teachers.ngram import NgramConfig
-from tokenzero.teachers.scripted import ScriptedConfig
-from tokenzero.teachers.text_bridge import BridgeConfig
 from tokenzero.value import ValueConfig
 from tokenzero.value.judge_config import JudgeConfig
 from tokenzero.value.reward_config import RewardConfig
@@ -175,22 +170,7 @@ class SelfPlayConfig:
                 "an ngram teacher is counted on the demonstrations, and pretrain.demonstrations is 0; "
                 "give some, or leave the teacher out"
             )
-        names = [teacher_name(teacher) for teacher in self.teachers]
+        names = [teacher.name for teacher in self.teachers]
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"two teachers are called {name}; list each once, or give one a label")
-
-
-def teacher_name(config: AnyTeacherConfig) -> str:
-    """What its teacher is called in weights and records, the same in every round."""
-    match config:
-        case NgramConfig():
-            return f"{config.order}-gram"
-        case CheckpointConfig():
-            return f"lag{config.lag}"
-        case TeacherModelConfig() | BridgeConfig():
-            return config.label or label_of(config.load)
-        case ScriptedConfig():
-            return config.label or config.function.rpartition(":")[2]
-        case _:
-            return config.label or config.kind

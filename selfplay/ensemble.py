@@ -15,7 +15,7 @@ import numpy as np
 
 from tokenzero.policy.pretrain import Example
 from tokenzero.policy.student import Student
-from tokenzero.selfplay.config import SelfPlayConfig, teacher_name
+from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.listener import Record
 from tokenzero.teachers import GLOBAL, Credit, Ensemble, NgramTeacher, Teacher, TeacherWeights
 from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
@@ -86,7 +86,7 @@ class Teachers:
                 if index not in self._lasting:
                     self._lasting[index] = self._opened(one, student, demonstrations)
                 teachers.append(self._lasting[index])
-        weights = TeacherWeights([teacher_name(one) for one in self._config.teachers], config.weights)
+        weights = TeacherWeights([one.name for one in self._config.teachers], config.weights)
         told = [record["teachers"] for record in records if record.get("teachers")]
         if told:
             weights.load(told[-1])
@@ -110,7 +110,7 @@ class Teachers:
     ) -> Teacher:
         student = Student.load(path)
         if isinstance(config, CheckpointConfig):
-            return checkpoint_teacher(teacher_name(config), student)
+            return checkpoint_teacher(config.name, student)
         if isinstance(config, SampleConfig):
             return SampleTeacher.open(config, student, self._config.seed)
         return BeamTeacher.open(config, student)

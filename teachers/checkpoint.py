@@ -29,6 +29,11 @@ class CheckpointConfig:
         if self.lag < 1:
             raise InputError(f"teacher lag is {self.lag}; give at least 1 round")
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return f"lag{self.lag}"
+
 
 def checkpoint_teacher(name: str, student: Student) -> ModelTeacher:
     """A past student as a teacher called ``name``, the same from round to round: its score follows the lag,

@@ -45,6 +45,11 @@ class SampleConfig:
         _check("sample", {"draws": self.draws, "length": self.length}, self.lag)
         check_options("sample teacher", self.temperature, self.memory_mb, self.states)
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return self.label or _name("sample", self.lag)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BeamConfig:
@@ -64,6 +69,11 @@ class BeamConfig:
     def __post_init__(self) -> None:
         _check("beam", {"width": self.width, "length": self.length}, self.lag)
         check_options("beam teacher", self.temperature, self.memory_mb, self.states)
+
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return self.label or _name("beam", self.lag)
 
 
 class _Growing(NamedTuple):
@@ -159,8 +169,9 @@ class SampleTeacher(_Thinker):
     def open(cls, config: SampleConfig, model: Student, seed: int) -> SampleTeacher:
         """The teacher on ``model``, through an engine of its own."""
         distribution = ModelDistribution.open(model, config.temperature, config.memory_mb, config.states)
-        name = config.label or _name("sample", config.lag)
-        return cls(name, distribution, model.tokenizer, draws=config.draws, length=config.length, seed=seed)
+        return cls(
+            config.name, distribution, model.tokenizer, draws=config.draws, length=config.length, seed=seed
+        )
 
     def _think(self, sequences: Sequence[Path]) -> list[dict[Path, float]]:
         chance = [
@@ -206,8 +217,7 @@ class BeamTeacher(_Thinker):
     def open(cls, config: BeamConfig, model: Student) -> BeamTeacher:
         """The teacher on ``model``, through an engine of its own."""
         distribution = ModelDistribution.open(model, config.temperature, config.memory_mb, config.states)
-        name = config.label or _name("beam", config.lag)
-        return cls(name, distribution, model.tokenizer, width=config.width, length=config.length)
+        return cls(config.name, distribution, model.tokenizer, width=config.width, length=config.length)
 
     def _think(self, sequences: Sequence[Path]) -> list[dict[Path, float]]:
         beams: list[dict[Path, float]] = [{(): 1.0} for _ in sequences]

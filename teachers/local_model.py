@@ -50,6 +50,11 @@ class ModelConfig:
         check_load("model", self.load)
         check_options(f"teacher {self.load}", self.temperature, self.memory_mb, self.states)
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return self.label or label_of(self.load)
+
 
 def check_load(kind: str, load: str) -> None:
     """Raise InputError for a teacher that names no model."""
@@ -107,16 +112,15 @@ class ModelTeacher:
         """Load the model for a student with ``tokenizer``. Raises InputError when it cannot be loaded, and
         when its tokenizer is another one.
         """
-        name = config.label or label_of(config.load)
         model = Student.load(config.load, device=config.device)
         different = difference_of_tokenizers(tokenizer, model.tokenizer)
         if different:
             raise InputError(
-                f"teacher {name} has another tokenizer than the student ({different}); use kind bridge"
+                f"teacher {config.name} has another tokenizer than the student ({different}); use kind bridge"
             )
         engine = open_engine(model, EngineConfig(memory_mb=config.memory_mb))
         prefixes = PrefixStates(model, engine, config.states)
-        return cls(name, model, prefixes, config.temperature, tokenizer.eos_token_id)
+        return cls(config.name, model, prefixes, config.temperature, tokenizer.eos_token_id)
 
     def propose(
         self, sequences: Sequence[Sequence[int]], k: int, prompt_lens: Sequence[int] | None = None

@@ -43,6 +43,11 @@ class NgramConfig:
         if not 1 <= self.order <= _MAX_ORDER:
             raise InputError(f"teacher order is {self.order}; give 1 to {_MAX_ORDER}")
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return f"{self.order}-gram"
+
 
 class NgramTeacher:
     """An order-n model: the next token given the last n - 1, with back-off to shorter contexts.

@@ -100,6 +100,11 @@ class RemoteTeacherConfig:
         if self.ahead is not None and self.ahead < 1:
             raise InputError(f"teacher ahead is {self.ahead}; give at least 1 token, or null")
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return self.label or f"remote:{self.server.model}"
+
 
 class Bench:
     """Counts failed calls and says who sits out. ``benched``: whether it does now.
@@ -169,8 +174,8 @@ class RemoteTeacher:
 
     @property
     def name(self) -> str:
-        """The config's label, else ``remote:`` and the model."""
-        return self.config.label or f"remote:{self.config.server.model}"
+        """The config's."""
+        return self.config.name
 
     @property
     def benched(self) -> bool:

@@ -43,6 +43,11 @@ class ScriptedConfig:
         if not (module and colon and name):
             raise InputError(f"scripted teacher's function is {self.function!r}; write package.module:name")
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return self.label or self.function.rpartition(":")[2]
+
 
 class ScriptedTeacher:
     """Proposes what ``function`` says, weights brought to sum 1, in tokens of ``tokenizer``, the student's.
@@ -62,8 +67,7 @@ class ScriptedTeacher:
     @classmethod
     def open(cls, config: ScriptedConfig, tokenizer: PreTrainedTokenizerFast) -> ScriptedTeacher:
         """Import the function. Raises InputError when there is none."""
-        name = config.label or config.function.rpartition(":")[2]
-        return cls(name, named_function(config.function, "scripted teacher"), tokenizer)
+        return cls(config.name, named_function(config.function, "scripted teacher"), tokenizer)
 
     def propose(
         self, sequences: Sequence[Sequence[int]], k: int, prompt_lens: Sequence[int] | None = None

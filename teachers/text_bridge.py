@@ -63,6 +63,11 @@ class BridgeConfig:
                     f"teacher {self.load} has {name} {getattr(self, name)}; give at least {least}"
                 )
 
+    @property
+    def name(self) -> str:
+        """What the teacher is called in weights and records, the same in every round."""
+        return self.label or label_of(self.load)
+
 
 class _Spelling(NamedTuple):
     """Teacher tokens that spell a row's text but for its last bytes, which are still ``left`` to spell."""
@@ -128,9 +133,8 @@ class BridgeTeacher:
         """
         model = Student.load(config.load, device=config.device)
         distribution = ModelDistribution.open(model, config.temperature, config.memory_mb, config.states)
-        name = config.label or label_of(config.load)
         options = {"heal": config.heal, "width": config.width, "ahead": config.ahead}
-        return cls(name, tokenizer, model.tokenizer, distribution, **options)
+        return cls(config.name, tokenizer, model.tokenizer, distribution, **options)
 
     def propose(
         self, sequences: Sequence[Sequence[int]], k: int, prompt_lens: Sequence[int] | None = None

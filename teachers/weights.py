@@ -103,10 +103,6 @@ class TeacherWeights:
             return np.full(n, 1.0 / n)
         return weights_of(self._scores(context), self.config)
 
-    def contexts(self) -> list[str]:
-        """Contexts with evidence, sorted; the global one first."""
-        return sorted(self._standing)
-
     def update(self, credits: Mapping[str, Credit]) -> dict[str, dict[str, dict[str, Any]]]:
         """Let a round's credit into the scores; ``credits`` by context, GLOBAL among them.
 

@@ -13,6 +13,7 @@ from tiny import make_student, plain
 from tiny_run import tiny_config
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.completion_client import ServerConfig
 from tokenzero.policy.pretrain import Example, PretrainConfig
 from tokenzero.selfplay.ensemble import Teachers, teachers_record
 from tokenzero.selfplay.listener import Record
@@ -22,6 +23,7 @@ from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
 from tokenzero.teachers.continuations import BeamConfig, SampleConfig
 from tokenzero.teachers.local_model import ModelConfig as ModelTeacherConfig
 from tokenzero.teachers.ngram import NgramConfig
+from tokenzero.teachers.remote import RemoteTeacherConfig
 from tokenzero.teachers.scripted import ScriptedConfig
 from tokenzero.teachers.text_bridge import BridgeConfig
 
@@ -100,12 +102,22 @@ def test_every_kind_is_opened_by_its_settings(tmp_path: Path) -> None:
         ModelTeacherConfig(load=str(paths[0]), label="model"),
         BridgeConfig(load=str(paths[0]), label="bridge"),
         SampleConfig(draws=3, length=2),
+        SampleConfig(draws=3, length=2, lag=1),
         BeamConfig(width=2, length=2),
         ScriptedConfig(function="test_selfplay_ensemble:script"),
+        RemoteTeacherConfig(server=ServerConfig(url="http://127.0.0.1:9/v1", model="m")),
     ]
     ensemble = opened(kinds, 2, paths)
-    assert ensemble.weights.names == ["model", "bridge", "sample", "beam", "script"]
-    for teacher in ensemble.teachers:
+    assert ensemble.weights.names == [
+        "model",
+        "bridge",
+        "sample",
+        "sample-lag1",
+        "beam",
+        "script",
+        "remote:m",
+    ]
+    for teacher in ensemble.teachers[:-1]:
         proposal = teacher.propose([[1, 4, 5]], 4, [2])
         assert proposal.actions[0, 0] >= 0, teacher.name
 
