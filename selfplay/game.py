@@ -6,6 +6,7 @@ Records only; nothing here plays, scores or learns.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from tokenzero.tasks import PublicProblem
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
+
+
+End = Literal["ended", "stop", "length", "budget"]
 
 
 @dataclass(slots=True)
@@ -89,6 +93,8 @@ class Move:
 class Game:
     """One problem played to its end.
 
+    ``end`` is what ended it: "ended" (the end mark, a verdict, a detector), "stop" (one of the problem's stop
+    strings), "length" (no room for more tokens) or "budget" (tokens or time were spent first).
     ``tokens`` the answer; ``moves[i]`` the search before ``tokens[i]`` (fewer moves than tokens when a
     solution found in the tree was played out at once). ``verdict`` is the public verifier's score, None when
     only gold could tell. ``forwarded`` tokens this game needs by itself, prompt included, whatever it shares
@@ -108,5 +114,6 @@ class Game:
     simulations: int = 0
     depth: int = 0
     terminal_value: float | None = None
+    end: End = "ended"
     tree: SearchedTree | None = None
     searched: dict[tuple[int, ...], Searched] = field(default_factory=dict)

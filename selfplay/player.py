@@ -28,12 +28,13 @@ from tokenzero.selfplay.frontier_player import FrontierQueue
 from tokenzero.selfplay.game import Game, Move
 from tokenzero.selfplay.gathering import gather
 from tokenzero.selfplay.outcomes import Grader
+from tokenzero.selfplay.session import PLACES, Budget, Method, Session
 from tokenzero.tasks import PublicProblem
 
 F32 = npt.NDArray[np.float32]
 
 
-class Player:
+class Player(Method):
     """Plays problems with one search configuration, ``games_in_flight`` at a time.
 
     Playout cap randomisation (Wu, arXiv:1902.10565, section 3.1) is on when ``fast_simulations`` is above 0:
@@ -61,6 +62,7 @@ class Player:
         if games_in_flight < 1:
             raise InputError(f"games_in_flight is {games_in_flight}; give at least 1")
         self.ledger = Ledger()
+        self.name = search_config.method
         self._parts = parts
         self._config = search_config
         self._leaf = leaf or LeafConfig()
@@ -68,11 +70,15 @@ class Player:
         self._gather_visits = gather_visits
         self._caps = Caps(search_config.simulations, fast_simulations, full_share)
 
+    def session(self, places: int = PLACES, clock: Callable[[], float] = time.monotonic) -> Session:
+        raise NotImplementedError
+
     def play(
         self,
         problems: Sequence[PublicProblem],
         rng: np.random.Generator,
         *,
+        budget: Budget | None = None,
         grader: Grader | None = None,
         on_games: Callable[[int], None] | None = None,
     ) -> list[Game]:

@@ -29,12 +29,15 @@ class PublicProblem:
     """The part of a problem that anyone may see. It has no reference field, on purpose.
 
     id: unique within its task. prompt: the text put before the answer. tag: a context name (for example the
-    data set) by which teachers may specialise; empty when there is none.
+    data set) by which teachers may specialise; empty when there is none. limit: most answer tokens, where
+    whoever asks wants fewer than the task allows. stop: strings that end the answer where they first appear.
     """
 
     id: str
     prompt: str
     tag: str = ""
+    limit: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

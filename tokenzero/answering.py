@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenzero.checkpoint import Opened, searching
+from tokenzero.checkpoint import Opened
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.game import Game
@@ -24,6 +24,7 @@ from tokenzero.selfplay.methods import (
     Search,
     SelfConsistency,
     greedy,
+    searching,
 )
 from tokenzero.tasks import PublicProblem
 

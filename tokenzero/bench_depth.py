@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from tokenzero.answering import SEARCHES
-from tokenzero.checkpoint import searching
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import write_bytes, write_text
 from tokenzero.selfplay.evaluation import evaluate
 from tokenzero.selfplay.evaluator import Parts
-from tokenzero.selfplay.methods import BestOfN, Method, Search, greedy
+from tokenzero.selfplay.methods import BestOfN, Method, Search, greedy, searching
 from tokenzero.tasks import Problem, Task
 
 SIMULATIONS = (0, 4, 16, 64)

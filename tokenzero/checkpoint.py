@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,12 +130,3 @@ def _task(name: str | None, defaults: Defaults, student: Student, max_new_tokens
         return FreeText(room if max_new_tokens is None else max_new_tokens)
     task = get_task(config.name, **config.options)
     return task if max_new_tokens is None else with_limit(task, max_new_tokens)
-
-
-def searching(search: SearchConfig, method: str | None, simulations: int | None) -> SearchConfig:
-    """``search`` with another method or number of simulations, where given. A budget of tokens stays only
-    with the method it was meant for, and where nobody asks for simulations.
-    """
-    tokens = search.tokens if simulations is None and method in (None, search.method) else None
-    changed = replace(search, method=search.method if method is None else method, tokens=tokens)
-    return changed if simulations is None else replace(changed, simulations=simulations, node_capacity=None)

@@ -1,73 +1,28 @@
-"""Ways to answer problems, behind one face and one ledger: greedy, search, best-of-N, self-consistency, beam
-search.
+"""Independent samples, and which of them is the answer: best-of-N, self-consistency.
 
-Every method sees ``PublicProblem``s only. A public verdict may end a sample or a search early for every
-method alike. It does not score against gold answers: see ``evaluation``.
+A public verdict may end a sample early. It does not score against gold answers: see ``evaluation``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.decoding import Beam, End, Sampling, beam, sample
+from tokenzero.policy.decoding import Sampling, sample
 from tokenzero.policy.engine import Step
 from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.tokenizers import encode_prompt
-from tokenzero.selfplay.evaluator import LeafConfig, Parts, banned_tokens
+from tokenzero.selfplay.evaluator import Parts, banned_tokens
 from tokenzero.selfplay.game import Game
-from tokenzero.selfplay.player import Player
+from tokenzero.selfplay.session import PLACES, Budget, Method, OnGames, Session
 from tokenzero.tasks import PublicProblem
-
-OnGames = Callable[[int], None]
-
-
-class Method(Protocol):
-    """Something that answers problems and keeps count."""
-
-    name: str
-    ledger: Ledger
-
-    def play(
-        self, problems: Sequence[PublicProblem], rng: np.random.Generator, *, on_games: OnGames | None = None
-    ) -> list[Game]:
-        """One finished game for each problem, in order."""
-        ...
-
-
-class Search(Player):
-    """A Player that neither explores nor records: no noise, and what was searched below a move is kept. With
-    a public verifier, settled subtrees are left alone and a verified answer ends the search.
-    """
-
-    def __init__(self, parts: Parts, config: SearchConfig, leaf: LeafConfig | None = None) -> None:
-        public = parts.task.public_verifier
-        quiet = dataclasses.replace(
-            config,
-            gumbel_scale=0.0,
-            dirichlet_fraction=0.0,
-            temperature=0.0,
-            reuse_subtree=True,
-            stop_on_solution=public,
-            skip_exhausted=public,
-        )
-        super().__init__(parts, quiet, leaf)
-        self.name = config.method if config.simulations else "greedy"
-
-
-def greedy(parts: Parts) -> Search:
-    """The raw policy, its likeliest token each time; teachers and judge have no say."""
-    return Search(parts, SearchConfig(simulations=0, candidates=1))
 
 
 @dataclass
@@ -94,7 +49,7 @@ class SampledGame(Game):
         self.value = answer.log_probability
 
 
-class _Decoder(ABC):
+class Decoder(Method):
     """What the methods without a tree share: batches of prompts that are forwarded once, and the ledger."""
 
     def __init__(self, parts: Parts, name: str) -> None:
@@ -103,8 +58,16 @@ class _Decoder(ABC):
         self._parts = parts
         self._banned = banned_tokens(parts.student)
 
+    def session(self, places: int = PLACES, clock: Callable[[], float] = time.monotonic) -> Session:
+        raise NotImplementedError
+
     def play(
-        self, problems: Sequence[PublicProblem], rng: np.random.Generator, *, on_games: OnGames | None = None
+        self,
+        problems: Sequence[PublicProblem],
+        rng: np.random.Generator,
+        *,
+        budget: Budget | None = None,
+        on_games: OnGames | None = None,
     ) -> list[Game]:
         """Answer every problem, in order, in batches."""
         games: list[Game] = []
@@ -147,7 +110,7 @@ class _Decoder(ABC):
         return verdict.done or token == self._parts.student.eos_id, score
 
 
-class BestOfN(_Decoder):
+class BestOfN(Decoder):
     """N independent samples of the whole vocabulary; the prompt is forwarded once, every duplicate is paid
     for.
 
@@ -222,45 +185,3 @@ class SelfConsistency(BestOfN):
         # Counter keeps the order of first sight, and most_common is stable.
         text = Counter(answer.text for answer in answers).most_common(1)[0][0]
         return next(answer for answer in answers if answer.text == text)
-
-
-class BeamSearch(_Decoder):
-    """The answer with the highest mean log-probability per token among ``width`` beams.
-
-    A public verdict ends the search at a verified answer and drops beams that can no longer become legal.
-    Raises InputError for ``width`` below 1.
-    """
-
-    def __init__(self, parts: Parts, width: int) -> None:
-        super().__init__(parts, "beam")
-        if width < 1:
-            raise InputError(f"n is {width}; give at least 1 beam")
-        self._width = width
-
-    def _answer(self, games: Sequence[SampledGame], start: Step, rng: np.random.Generator) -> None:
-        parts = self._parts
-        verdicts: dict[tuple[int, tuple[int, ...]], float | None] = {}
-
-        def judge(row: int, tokens: list[int]) -> End:
-            ended, score = self._verdict(games[row].problem, parts.pieces.text(tokens), tokens[-1])
-            verdicts[row, tuple(tokens)] = score
-            if not ended:
-                return "going"
-            if score is None:
-                return "ended"
-            return "solved" if score == 1.0 else "refused"
-
-        limit = parts.task.max_answer_tokens
-        rows, forwarded = beam(
-            parts.engine, start, self._width, judge, banned=self._banned, max_new_tokens=limit
-        )
-        for row, (game, beams) in enumerate(zip(games, rows, strict=True)):
-            game.forwarded += forwarded[row]
-            game.answers = [self._read(b, verdicts[row, tuple(b.tokens)]) for b in beams]
-            game.depth = max(len(b.tokens) for b in beams)
-            game.give(game.answers[0])
-
-    def _read(self, found: Beam, verdict: float | None) -> Answer:
-        return Answer(
-            found.tokens, self._parts.pieces.text(found.tokens).strip(), found.log_probability, verdict
-        )
