@@ -27,6 +27,10 @@ _TABLE_START = 256
 # oneDNN compiles a kernel for each new shape: larger batches are rounded up to a multiple of this many rows.
 _ROWS = 32
 _LARGE = 1 << 20  # products of fewer numbers than this cost less in the BLAS that torch was built with
+# Where bits must not depend on what shares a forward: libraries take other routines for a few rows than for
+# many, so rows come in whole blocks, and the weight alone says who multiplies.
+_BLOCK = 16
+_LARGE_WEIGHT = 1 << 15
 
 
 class Layer(NamedTuple):
@@ -125,24 +129,16 @@ def _layer(block: Any, used: list[nn.Parameter]) -> Layer:
     )
 
 
-def _rounded(rows: int) -> int:
-    return rows if rows < _ROWS else -(-rows // _ROWS) * _ROWS
-
-
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x [R, in] times weight [out, in] transposed, plus bias."""
-    if len(x) * weight.numel() < _LARGE or not onednn_linear.available():
-        return linear(x, weight, bias)
-    return onednn_linear.product(x, weight, bias)
-
-
 class LeanWay:
-    """Forwards batches with the functions of this file."""
+    """Forwards batches with the functions of this file. With ``batch_invariant`` a token's logits have the
+    same bits whatever is forwarded beside it, at the price of at least 16 rows a forward.
+    """
 
     name = "lean forward"
 
-    def __init__(self, student: Student, slots: int) -> None:
+    def __init__(self, student: Student, slots: int, *, batch_invariant: bool = False) -> None:
         self._student = student
+        self._invariant = batch_invariant
         self._version = -1
         self._refresh()
         self._pools = [KeyValuePool(slots) for _ in self._weights.layers]
@@ -150,6 +146,23 @@ class LeanWay:
         for pool in self._pools:
             pool.shape(like, like)
         self._cos, self._sin = self._rotary(min(_TABLE_START, student.max_length))
+
+    def _rounded(self, rows: int) -> int:
+        if not self._invariant and rows < _ROWS:
+            return rows
+        block = _BLOCK if self._invariant else _ROWS
+        return -(-rows // block) * block
+
+    def _product(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [R, in] times weight [out, in] transposed, plus bias."""
+        work, large = (
+            (weight.numel(), _LARGE_WEIGHT) if self._invariant else (len(x) * weight.numel(), _LARGE)
+        )
+        if work < large or not onednn_linear.available():
+            return linear(x, weight, bias)
+        return onednn_linear.product(x, weight, bias)
 
     def _refresh(self) -> None:
         self._weights = read_weights(self._student)
@@ -171,7 +184,7 @@ class LeanWay:
         if furthest >= len(self._cos):
             self._cos, self._sin = self._rotary(min(2 * furthest, self._student.max_length))
         weights, count = self._weights, len(batch.tokens)
-        tokens = np.zeros(_rounded(count), np.int64)
+        tokens = np.zeros(self._rounded(count), np.int64)
         tokens[:count] = batch.tokens
         x = embedding(torch.from_numpy(tokens), weights.embed)
         attend = paged_attention.Attend(batch.read, batch.lengths, torch.get_num_threads())
@@ -181,11 +194,11 @@ class LeanWay:
             x = self._block(layer, pool, batch, x, attend, query, out)
         wanted = count if in_order(batch) else len(batch.targets)
         if not in_order(batch):
-            targets = np.zeros(_rounded(wanted), np.int64)
+            targets = np.zeros(self._rounded(wanted), np.int64)
             targets[:wanted] = batch.targets
             x = x[torch.from_numpy(targets)]
         hidden = rms_norm(x, x.shape[1:], weights.norm, weights.eps)
-        return Output(_product(hidden, weights.head)[:wanted], hidden[:wanted])
+        return Output(self._product(hidden, weights.head)[:wanted], hidden[:wanted])
 
     def _block(
         self,
@@ -201,16 +214,18 @@ class LeanWay:
         D] are scratch. Rows beyond the N tokens of the batch hold nothing.
         """
         weights, eps = self._weights, self._weights.eps
-        projected = _product(rms_norm(x, x.shape[1:], layer.before, eps), layer.project, layer.project_bias)
+        projected = self._product(
+            rms_norm(x, x.shape[1:], layer.before, eps), layer.project, layer.project_bias
+        )
         assert pool.arrays is not None
         keys, values = pool.arrays
         kernels.rotate_and_write(
             projected.numpy(), self._cos, self._sin, batch.positions, batch.slots, query, keys, values
         )
         attend(query, keys, values, weights.window, weights.scale, out.numpy())
-        x.add_(_product(out.view(len(x), -1), layer.out, layer.out_bias))
-        gate, up = _product(rms_norm(x, x.shape[1:], layer.after, eps), layer.gate_up).chunk(2, dim=1)
-        return x.add_(_product(silu(gate).mul_(up), layer.down))
+        x.add_(self._product(out.view(len(x), -1), layer.out, layer.out_bias))
+        gate, up = self._product(rms_norm(x, x.shape[1:], layer.after, eps), layer.gate_up).chunk(2, dim=1)
+        return x.add_(self._product(silu(gate).mul_(up), layer.down))
 
     def resize(self, slots: int) -> None:
         """Have ``slots`` slots, keeping what is in those that stay."""

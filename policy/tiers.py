@@ -39,7 +39,9 @@ class EngineConfig:
 
     lean: allow the lean forward where it is right. memory_mb: most MiB of keys and values, None for as
     many as are asked for. keep_prompts: keep released prompts for later ones that begin alike, while
-    nothing needs their room.
+    nothing needs their room. batch_invariant: have a state's logits come out in the same bits whatever is
+    forwarded beside it, where the way that is taken can (see ``is_batch_invariant``); small batches cost a
+    little more.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -47,6 +49,7 @@ class EngineConfig:
     lean: bool = True
     memory_mb: float | None = None
     keep_prompts: bool = False
+    batch_invariant: bool = False
 
     def __post_init__(self) -> None:
         if self.memory_mb is not None and not self.memory_mb > 0:
@@ -142,14 +145,16 @@ class Probe:
         return float(difference.max()) if bool(torch.isfinite(difference).all()) else float("inf")
 
 
-def choose(student: Student, *, lean: bool = True) -> tuple[Choice, Way | None]:
+def choose(
+    student: Student, *, lean: bool = True, batch_invariant: bool = False
+) -> tuple[Choice, Way | None]:
     """The fastest way that is right for ``student``; None for recomputing. ``lean`` allows the lean
-    forward.
+    forward, and ``batch_invariant`` has it keep rows apart to the last bit.
     """
     probe = Probe(student)
     limit = probe.limit()
     findings: list[Finding] = []
-    for tier, name, build in _ways(student, lean):
+    for tier, name, build in _ways(student, lean, batch_invariant):
         try:
             way = build()
             error = probe.error(TreeEngine(student, way, slots=_SLOTS))
@@ -164,13 +169,13 @@ def choose(student: Student, *, lean: bool = True) -> tuple[Choice, Way | None]:
     return Choice(TIERS[2], findings[-1].way, tuple(findings)), None
 
 
-def _ways(student: Student, lean: bool) -> list[tuple[str, str, Callable[[], Way]]]:
+def _ways(student: Student, lean: bool, invariant: bool) -> list[tuple[str, str, Callable[[], Way]]]:
     """Tier, name and constructor of what this model's type and device allow, fastest first."""
     plain = student.device.type == "cpu" and next(student.model.parameters()).dtype == torch.float32
     attention: Any = PagedAttention if plain else DenseAttention
     ways: list[tuple[str, str, Callable[[], Way]]] = []
     if lean and plain:
-        ways.append((TIERS[0], LeanWay.name, lambda: LeanWay(student, _SLOTS)))
+        ways.append((TIERS[0], LeanWay.name, lambda: LeanWay(student, _SLOTS, batch_invariant=invariant)))
     ways.append((TIERS[0], attention.name, lambda: TreeAttentionWay(student, attention(), _SLOTS)))
     ways.append((TIERS[1], GatherWay.name, lambda: GatherWay(student, _SLOTS)))
     return ways
@@ -191,8 +196,30 @@ def _first_line(failure: Exception) -> str:
 def open_engine(student: Student, config: EngineConfig | None = None) -> Engine:
     """An engine for ``student`` in the fastest way that is right for it."""
     config = config or EngineConfig()
-    choice, way = choose(student, lean=config.lean)
+    choice, way = choose(student, lean=config.lean, batch_invariant=config.batch_invariant)
     if way is None:
         return RecomputeEngine(student, pad=not choice.way.endswith("without padding"))
     memory = None if config.memory_mb is None else int(config.memory_mb * 2**20)
     return TreeEngine(student, way, memory=memory, keep_prompts=config.keep_prompts)
+
+
+def is_batch_invariant(engine: Engine, student: Student, seed: int = 0) -> bool:
+    """Whether a state's logits and hidden state come out of ``engine`` in the same bits alone and among
+    others, tried on batches of 1, 2, 5, 17 and 64 states.
+    """
+    rng = np.random.default_rng(seed)
+    length = max(1, min(5, student.max_length - 1))
+    prompts = rng.integers(0, student.vocab_size, size=(64, length)).tolist()
+    tokens = rng.integers(0, student.vocab_size, size=64)
+    together = engine.prefill(prompts)
+    below = engine.extend(together.states, tokens)
+    engine.release(np.concatenate([below.states, together.states]))
+    for count in (1, 2, 5, 17):
+        alone = engine.prefill(prompts[:count])
+        after = engine.extend(alone.states, tokens[:count])
+        engine.release(np.concatenate([after.states, alone.states]))
+        for few, many in ((alone, together), (after, below)):
+            same = torch.equal(few.logits, many.logits[:count])
+            if not same or not torch.equal(few.hidden, many.hidden[:count]):
+                return False
+    return True

@@ -13,8 +13,19 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy import paged_attention
 from tokenzero.policy.engine import RecomputeEngine
 from tokenzero.policy.gather_attention import GatherWay
+from tokenzero.policy.key_value_pool import Batch
+from tokenzero.policy.lean_forward import LeanWay
 from tokenzero.policy.state_store import StateStore
-from tokenzero.policy.tiers import LIMIT, TIERS, EngineConfig, Probe, choose, open_engine
+from tokenzero.policy.student import Output
+from tokenzero.policy.tiers import (
+    LIMIT,
+    TIERS,
+    EngineConfig,
+    Probe,
+    choose,
+    is_batch_invariant,
+    open_engine,
+)
 from tokenzero.policy.tree_attention import DenseAttention, PagedAttention, TreeAttentionWay
 from tokenzero.policy.tree_engine import TreeEngine
 
@@ -158,3 +169,34 @@ def test_settings_reach_the_engine() -> None:
     assert engine.resident == 2
     with pytest.raises(InputError, match="memory_mb is 0"):
         EngineConfig(memory_mb=0)
+
+
+@pytest.mark.parametrize("words", [40, 700])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_that_share_a_forward_do_not_touch_each_others_bits(words: int, threads: int) -> None:
+    student = make_student("llama-gqa", spec={"kind": "words", "words": [f"w{i}" for i in range(words)]})
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engine = open_engine(student, EngineConfig(batch_invariant=True))
+        assert isinstance(engine, TreeEngine)
+        assert engine.way.name == LeanWay.name
+        assert all(is_batch_invariant(engine, student, seed) for seed in range(3))
+        assert engine.resident == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_bits_that_depend_on_neighbours_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    student = make_student("llama-gqa")
+    engine = open_engine(student)
+    assert isinstance(engine, TreeEngine)
+    forward = engine.way.forward
+
+    def careless(batch: Batch) -> Output:
+        found = forward(batch)
+        nudge = 1e-6 * len(batch.tokens)  # as a matrix product that sums in another order for other sizes
+        return Output(found.logits * (1 + nudge), found.hidden)
+
+    monkeypatch.setattr(engine.way, "forward", careless)
+    assert not is_batch_invariant(engine, student)

@@ -229,3 +229,16 @@ def test_evaluation_without_a_gradient_gives_the_same_values(kind: str, hidden: 
     assert np.abs(values).max() <= 1
     states[3, 2] = torch.nan
     assert np.isnan(head.evaluate(states)).tolist() == [row == 3 for row in range(9)]
+
+
+@pytest.mark.parametrize("kind", ["hl-gauss", "scalar"])
+def test_a_value_does_not_depend_on_how_many_are_asked_for(kind: str) -> None:
+    head = ValueHead(64, ValueConfig(kind=kind, hidden=48))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(0, 0.5, generator=generator)
+    states = torch.randn(70, 64, generator=generator)
+    together = head.evaluate(states)
+    for count in (1, 2, 3, 5, 17):
+        assert head.evaluate(states[:count]).tobytes() == together[:count].tobytes()

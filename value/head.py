@@ -64,6 +64,9 @@ class ValueConfig:
             HLGauss(self.bins, self.sigma_ratio)
 
 
+_ROWS = 16
+
+
 class ValueHead(nn.Module):
     """hidden [..., hidden_size] -> raw [..., bins] (or [..., 1]) -> value [...] in [-1, 1].
 
@@ -115,7 +118,9 @@ class ValueHead(nn.Module):
     @torch.inference_mode()
     def evaluate(self, hidden: Tensor) -> NDArray[np.float32]:
         """`value` of hidden states [L, hidden_size], f32 [L], without a gradient; compiled on the CPU."""
-        raw = self(hidden)
+        # Whole blocks of rows: matrix products take another routine, and other last bits, for a few rows.
+        count = len(hidden)
+        raw = self(nn.functional.pad(hidden, (0, 0, 0, -count % _ROWS)))[:count]
         if self.histogram is None or raw.device.type != "cpu" or raw.dtype != torch.float32:
             return np.asarray(self.value(raw).cpu().numpy(), np.float32)
         worth = self.histogram.centers(raw).numpy()
