@@ -30,7 +30,8 @@ from tokenzero.policy.student import Student
 from tokenzero.policy.tiers import EngineConfig, open_engine
 from tokenzero.policy.tree_engine import TreeEngine
 from tokenzero.selfplay.evaluator import Parts
-from tokenzero.selfplay.player import Game, Player
+from tokenzero.selfplay.game import Game
+from tokenzero.selfplay.player import Player
 from tokenzero.tasks import PublicProblem
 from tokenzero.value import ValueHead
 

@@ -5,7 +5,8 @@ state, drawing each next slot from the prior; a subtree whose every leaf is term
 search ends when its tokens are spent. It needs an evaluator that knows what a finished state is worth. It
 forwards nothing itself and does not know what a token is: a state that is not terminal counts as one.
 
-Life of a place: free -> `plant` -> searching -> over (`ended` names it) -> `answer` -> free.
+Life of a place: free -> `plant` -> searching -> over (`ended` names it) -> `answer` -> free. `finish` ends a
+search before its time, `forget` frees a place whose search nobody waits for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tokenzero.mcts.compiled import call
 from tokenzero.mcts.config import SCORES, SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator, checked
+from tokenzero.mcts.history import History
 from tokenzero.mcts.records import Frontier, FrontierProgress, FrontierRules, Walkers
 from tokenzero.mcts.revision import Revisions, rewrite
 from tokenzero.mcts.tree import NONE, ROOT, Tree
@@ -56,19 +58,21 @@ class FrontierPool:
     other.
 
     `config.leaves` play-outs of a tree are under way at once; one that has not ended counts as lost. If an
-    evaluator raises, or answers with something that is no evaluation, the pool is lost and says so. Raises
-    InputError for a config of another method, or without `max_depth`.
+    evaluator raises, or answers with something that is no evaluation, the pool is lost and says so.
+    `paid_ends`: terminal states are forwarded too, and count as tokens. Raises InputError for a config of
+    another method, or without `max_depth`.
     """
 
-    def __init__(self, places: int, config: SearchConfig) -> None:
+    def __init__(self, places: int, config: SearchConfig, paid_ends: bool = False) -> None:
         if config.method != "frontier":
             raise InputError(f'search.method is "{config.method}"; frontier search needs method "frontier"')
         if config.max_depth is None:
             raise InputError("search.max_depth is missing; frontier search needs the longest answer's length")
         self._config = config
+        self._longest = config.max_depth
         self._rules = FrontierRules(
             score=SCORES.index(config.frontier_score),
-            max_depth=config.max_depth,
+            paid_ends=paid_ends,
             stop_on_solution=bool(config.stop_on_solution),
             solution_value=np.float32(config.solution_value),
             cost_exponent=float(config.cost_exponent),
@@ -97,10 +101,16 @@ class FrontierPool:
             action=np.zeros(room, np.int64),
         )
         self._revisions = Revisions(places, config.revise_visits)
+        self._watched: dict[int, History] = {}
         self._planted = np.zeros(places, np.bool_)
         self._drawn = np.zeros(places, np.int64)  # nodes that have their noise
         self._rngs: list[np.random.Generator | None] = [None] * places
         self._lost = False
+
+    @property
+    def tree(self) -> Tree:
+        """The trees of all places, live. A step that needs more nodes replaces the arrays."""
+        return self._tree
 
     def plant(
         self,
@@ -110,12 +120,14 @@ class FrontierPool:
         *,
         tokens: Ids | None = None,
         simulations: Ids | None = None,
+        longest: Ids | None = None,
     ) -> None:
         """Begin R searches at free `places` int64 [R], from R evaluated roots at most K slots wide.
 
         rngs: a generator for each. tokens: int64 [R], states each may forward; None is `config.tokens`, or no
         limit where that is None. simulations: int64 [R], play-outs; None is `config.simulations` where there
-        is no limit on tokens. Raises InputError for a busy place and for an evaluation that is none.
+        is no limit on tokens. longest: int64 [R], the longest answer of each; None is `config.max_depth`.
+        Raises InputError for a busy place and for an evaluation that is none.
         """
         self._usable()
         if self._planted[places].any():
@@ -131,6 +143,7 @@ class FrontierPool:
             counted = limit is None
             simulations = np.full(len(places), self._config.simulations if counted else unlimited)
         self._progress.budget[places], self._progress.rollouts[places] = tokens, simulations
+        self._front.longest[places] = self._longest if longest is None else longest
         self._planted[places] = True
         self._drawn[places] = 0
         self._revisions.clear(places)
@@ -150,6 +163,7 @@ class FrontierPool:
         tree, front, leaves = self._tree, self._front, self._leaves
         count: int = call(kernels.select, tree, self._rules, front, self._progress, leaves)
         if count == 0:
+            self._note()
             return 0
         self._lost = True
         answer = evaluator.expand(leaves.state[:count].copy(), leaves.action[:count].copy())
@@ -158,7 +172,18 @@ class FrontierPool:
         if self._config.revise_visits:
             self._revise(evaluator)
         self._lost = False
+        self._note()
         return count
+
+    def watch(self, place: int) -> History:
+        """Keep from now on where the play-outs of the search at `place` end, until it is answered. To be
+        called between `plant` and the first step."""
+        self._watched[place] = history = History()
+        return history
+
+    def _note(self) -> None:
+        for place, history in self._watched.items():
+            history.note(self._tree, place, 1.0, self._front.cursor[place])
 
     def _revise(self, evaluator: Evaluator) -> None:
         tree, front = self._tree, self._front
@@ -174,6 +199,23 @@ class FrontierPool:
         """Places, ascending, int64, whose search is over and not yet answered."""
         return np.flatnonzero(self._planted & self._progress.over)
 
+    def finish(self, places: Ids) -> None:
+        """End the searches at `places` int64 [R] now, between two steps; a play-out that is cut short counts
+        as its last state's value. Free places are left alone."""
+        going = places[self._planted[places] & ~self._progress.over[places]]
+        call(kernels.finish, self._tree, self._rules, self._front, self._progress, going)
+        self._note()
+
+    def forget(self, places: Ids) -> Ids:
+        """Free `places` int64 [R] without an answer; the play-outs begun there, int64 [R]."""
+        begun = np.where(self._planted[places], self._progress.done[places], 0)
+        self._progress.over[places] = True
+        self._planted[places] = False
+        for place in places.tolist():
+            self._rngs[place] = None
+            self._watched.pop(place, None)
+        return begun
+
     def answer(self, places: Ids) -> FrontierResult:
         """The results at `places` int64 [R], which are then free. Raises InputError for one that is not
         over."""
@@ -182,6 +224,10 @@ class FrontierPool:
             raise InputError(f"not all places {places.tolist()} are over; answer those that ended() names")
         call(kernels.read_root, self._tree, self._front, places)
         self._planted[places] = False
+        if self._watched:
+            self._note()  # a search that was finished early has changed since its last step
+            for place in places.tolist():
+                self._watched.pop(place, None)
         solution = self._progress.solution[places]
         state = self._tree.state[places, np.maximum(solution, 0)]
         return FrontierResult(
@@ -229,6 +275,7 @@ def _frontier(places: int, nodes: int, candidates: int, walkers: int) -> Frontie
         heap=np.zeros((places, nodes), np.int32),
         where=np.zeros((places, nodes), np.int32),
         waiting=np.zeros(places, np.int32),
+        longest=np.zeros(places, np.int32),
         key=np.zeros((places, nodes), np.float32),
         best=np.zeros((places, nodes), np.int32),
         bonus=np.zeros((places, nodes, candidates), np.float32),

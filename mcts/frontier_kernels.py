@@ -87,7 +87,7 @@ def next_slot(tree: Tree, front: Frontier, b: int, node: int) -> int:
 
 
 @kernel
-def node_term(tree: Tree, rules: FrontierRules, b: int, node: int) -> float:
+def node_term(tree: Tree, rules: FrontierRules, front: Frontier, b: int, node: int) -> float:
     """What all unexpanded children of `node` have in common: the logarithm of the chance to succeed from
     there per token still to pay. Rollouts through the node are smoothed by its own value, worth
     `value_weight` of them.
@@ -100,7 +100,7 @@ def node_term(tree: Tree, rules: FrontierRules, b: int, node: int) -> float:
     known = rollouts + rules.value_weight
     chance = (wins + rules.value_weight * believed) / known if known > 0.0 else believed
     chance = min(1.0, max(0.0, chance))
-    left = max(1, rules.max_depth - int(tree.depth[b, node]))
+    left = max(1, int(front.longest[b]) - int(tree.depth[b, node]))
     return math.log(chance + FLOOR) - rules.cost_exponent * math.log(float(left))
 
 
@@ -109,7 +109,8 @@ def refresh(tree: Tree, rules: FrontierRules, front: Frontier, b: int, node: int
     """Bring a waiting node's key up to date."""
     if front.where[b, node] != NONE:
         slot = front.best[b, node]
-        front.key[b, node] = np.float32(node_term(tree, rules, b, node) + float(front.bonus[b, node, slot]))
+        term = node_term(tree, rules, front, b, node)
+        front.key[b, node] = np.float32(term + float(front.bonus[b, node, slot]))
         repair(front, b, node)
 
 
@@ -268,7 +269,7 @@ def wait(tree: Tree, rules: FrontierRules, front: Frontier, b: int, node: int) -
     """Put a new node into the heap; False if it has no child to offer."""
     slot = next_slot(tree, front, b, node)
     front.best[b, node] = slot
-    if slot == NONE or tree.depth[b, node] >= rules.max_depth:
+    if slot == NONE or tree.depth[b, node] >= front.longest[b]:
         return False
     at = front.waiting[b]
     front.waiting[b] += 1
@@ -377,6 +378,17 @@ def select(
 
 
 @kernel
+def cut_short(tree: Tree, rules: FrontierRules, front: Frontier, progress: FrontierProgress, b: int) -> None:
+    """End a search; play-outs under way count as their last state's value."""
+    progress.over[b] = True
+    for w in range(front.cursor.shape[1]):
+        node = int(front.cursor[b, w])
+        if node != NONE:
+            arrive(tree, rules, front, b, node, float(tree.raw_value[b, node]), 0)
+            front.cursor[b, w] = NONE
+
+
+@kernel
 def expand(
     tree: Tree,
     rules: FrontierRules,
@@ -397,6 +409,7 @@ def expand(
         front.cursor[b, w] = NONE
         if rows.terminal[i]:
             solved = rows.value[i] >= rules.solution_value
+            progress.spent[b] += int(rules.paid_ends)
             arrive(tree, rules, front, b, node, float(rows.value[i]), 1 if solved else 0)
             settle(tree, b, node)
             if solved and progress.solution[b] == NONE:
@@ -415,12 +428,16 @@ def expand(
     for i in range(rows.value.shape[0]):
         b = int(leaves.row[i])
         if progress.spent[b] >= progress.budget[b] or progress.over[b]:
-            progress.over[b] = True
-            for w in range(front.cursor.shape[1]):  # play-outs cut short count as their last state's value
-                node = int(front.cursor[b, w])
-                if node != NONE:
-                    arrive(tree, rules, front, b, node, float(tree.raw_value[b, node]), 0)
-                    front.cursor[b, w] = NONE
+            cut_short(tree, rules, front, progress, b)
+
+
+@kernel
+def finish(
+    tree: Tree, rules: FrontierRules, front: Frontier, progress: FrontierProgress, places: Ids
+) -> None:
+    """End the searches at `places`."""
+    for i in range(places.shape[0]):
+        cut_short(tree, rules, front, progress, int(places[i]))
 
 
 @kernel

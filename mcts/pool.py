@@ -4,7 +4,8 @@ One step selects new leaves in every unfinished tree, has them evaluated in one 
 place whose search is over is answered and planted again while the others go on, so that evaluations stay full
 (continuous batching). The pool draws no random numbers: noise is handed in.
 
-Life of a place: free -> `plant` -> searching -> over (`ended` names it) -> `answer` -> free.
+Life of a place: free -> `plant` -> searching -> over (`ended` names it) -> `answer` -> free. `finish` ends a
+search before its time, `forget` frees a place whose search nobody waits for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tokenzero.mcts.compiled import call
 from tokenzero.mcts.config import FPUS, METHODS, RESCALES, SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.mcts.evaluation import Evaluation, Evaluator, check_logits, checked
+from tokenzero.mcts.history import History
 from tokenzero.mcts.records import Leaves, Progress, RootRules, Rules
 from tokenzero.mcts.revision import Revisions, rewrite
 from tokenzero.mcts.sequential_halving import considered_table
@@ -68,6 +70,7 @@ class SearchPool:
             action=np.zeros(room, np.int64),
         )
         self._revisions = Revisions(places, config.revise_visits)
+        self._watched: dict[int, History] = {}
         self._planted = np.zeros(places, np.bool_)
         self._score = np.zeros(width, np.float32)
         self._steps = 0
@@ -147,6 +150,7 @@ class SearchPool:
         tree, rules, progress, leaves = self._tree, self._rules, self._progress, self._leaves
         count: int = call(kernels.select, tree, rules, self._root, progress, leaves, self._score)
         if count == 0:
+            self._note()
             return 0
         self._lost = True
         self._steps += 1
@@ -161,11 +165,47 @@ class SearchPool:
         if rules.smart_pruning or rules.min_kld_gain > 0.0:
             call(stop_early, tree, rules, progress)
         self._lost = False
+        self._note()
         return count
+
+    def watch(self, place: int) -> History:
+        """Keep from now on where the simulations of the search at `place` end, until it is answered. To be
+        called between `plant` and the first step."""
+        self._watched[place] = history = History()
+        history.note(self._tree, place, self._config.discount)
+        return history
+
+    def _note(self) -> None:
+        for place, history in self._watched.items():
+            history.note(self._tree, place, self._config.discount)
 
     def ended(self) -> NDArray[np.int64]:
         """Places, ascending, int64, whose search is over and not yet answered."""
         return np.flatnonzero(self._planted & self._progress.over)
+
+    def left(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Simulations that the searches at `places` int64 [R] may still make, carried ones too, int64 [R]."""
+        done, budget = self._progress.done[places], self._progress.budget[places]
+        return np.where(self._planted[places] & ~self._progress.over[places], budget - done, 0)
+
+    def solved(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the searches at `places` int64 [R] have found a solution, bool [R]."""
+        found: NDArray[np.bool_] = self._planted[places] & (self._progress.solution[places] != NONE)
+        return found
+
+    def finish(self, places: NDArray[np.int64]) -> None:
+        """End the searches at `places` int64 [R] now, between two steps; they are answered as they stand, by
+        the prior where nothing was visited. Free places are left alone."""
+        self._progress.over[places] = True
+
+    def forget(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Free `places` int64 [R] without an answer; the simulations made there, int64 [R]."""
+        made = np.where(self._planted[places], np.maximum(self._progress.done[places], 0), 0)
+        self._progress.over[places] = True
+        self._planted[places] = False
+        for place in places.tolist():
+            self._watched.pop(place, None)
+        return made
 
     def answer(
         self, places: NDArray[np.int64], *, uniform: NDArray[np.float64] | None = None
@@ -187,6 +227,10 @@ class SearchPool:
             at, self._uniform(uniform, len(at)), self._steps,
         )  # fmt: skip
         self._planted[at] = False
+        if self._watched:
+            self._note()  # a search that was finished early has changed since its last step
+            for place in at.tolist():
+                self._watched.pop(place, None)
         return result
 
     def policies(self, place: int, nodes: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ class FrontierRules(NamedTuple):
     """`SearchConfig` as the kernels of frontier search read it."""
 
     score: int
-    max_depth: int
+    paid_ends: bool  # a terminal state costs a token like any other
     stop_on_solution: bool
     solution_value: np.float32
     cost_exponent: float
@@ -97,6 +97,7 @@ class Frontier(NamedTuple):
     heap: NDArray[np.int32]  # [B, N] nodes, the next to be taken first
     where: NDArray[np.int32]  # [B, N] a node's index in the heap, NONE while it does not wait there
     waiting: NDArray[np.int32]  # [B] nodes in the heap
+    longest: NDArray[np.int32]  # [B] length of the longest answer, in edges
     key: NDArray[np.float32]  # [B, N] score of the node's best unexpanded child
     best: NDArray[np.int32]  # [B, N] slot of that child, NONE if there is none
     bonus: NDArray[np.float32]  # [B, N, K] noise; in a node in use, the fixed part of a child's score
@@ -110,7 +111,7 @@ class Frontier(NamedTuple):
 class FrontierProgress(NamedTuple):
     """How far each tree is."""
 
-    spent: NDArray[np.int64]  # [B] states evaluated that were not terminal: one token each
+    spent: NDArray[np.int64]  # [B] states evaluated that cost a token: terminal ones only with `paid_ends`
     budget: NDArray[np.int64]  # [B] of them wanted
     done: NDArray[np.int64]  # [B] play-outs begun
     rollouts: NDArray[np.int64]  # [B] of them wanted

@@ -1,4 +1,4 @@
-"""The student and everything that runs or trains it: tokenizers, engines, decoding, checkpoints.
+"""The student and everything that runs or trains it: tokenizers, engines, sampling, checkpoints.
 
 The names below are the public surface, and the warm start is `policy.pretrain.pretrain`. They are imported
 when first asked for, because most of them need torch and `policy.atomic` must not. Nothing here knows tasks,
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
         Failure,
         ServerConfig,
     )
-    from tokenzero.policy.decoding import Sampling, sample
     from tokenzero.policy.engine import Engine, RecomputeEngine, Step
     from tokenzero.policy.ledger import Ledger
     from tokenzero.policy.pieces import Pieces
     from tokenzero.policy.pretrain import Example, PretrainConfig, clone
+    from tokenzero.policy.sampling import Sampling
     from tokenzero.policy.student import Output, Student
     from tokenzero.policy.tiers import Choice, EngineConfig, choose, open_engine
     from tokenzero.policy.tokenizers import encode_prompt, from_spec, load_tokenizer
@@ -39,12 +39,12 @@ _HOME = {
         "Failure",
         "ServerConfig",
     ),
-    "decoding": ("Sampling", "sample"),
     "engine": ("Engine", "RecomputeEngine", "Step"),
     "ledger": ("Ledger",),
     "pieces": ("Pieces",),
     # the function `pretrain` is not among them: the submodule of that name would hide it
     "pretrain": ("Example", "PretrainConfig", "clone"),
+    "sampling": ("Sampling",),
     "student": ("Output", "Student"),
     "tiers": ("Choice", "EngineConfig", "choose", "open_engine"),
     "tokenizers": ("encode_prompt", "from_spec", "load_tokenizer"),
@@ -82,7 +82,6 @@ __all__ = [
     "load_tokenizer",
     "open_engine",
     "replace_directory",
-    "sample",
     "write_bytes",
     "write_text",
 ]

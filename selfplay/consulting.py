@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from tokenzero.mcts import NONE, Revision, Tree
 from tokenzero.policy.engine import Ids
-from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.ended_play_outs import ended_play_outs
 from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.state_table import StateTable
@@ -24,13 +23,14 @@ from tokenzero.teachers import Ensemble, Inquiry, Mixture, Path, followed, trace
 
 class Consulting:
     """The ``ensemble`` over the states of a ``table``. ``sequence`` gives a state's tokens, ``prompt_len``
-    and ``tag`` those of a place; ``longest`` is the longest answer, ``banned`` tokens are no actions."""
+    and ``tag`` those of a place; ``longest`` is the longest answer, ``banned`` tokens are no actions.
+    ``pay`` is told the places that teachers were asked for in one call, i64 [L], and its tokens."""
 
     def __init__(
         self,
         ensemble: Ensemble,
         table: StateTable,
-        ledger: Ledger,
+        pay: Callable[[Ids, int], None],
         sequence: Callable[[int], list[int]],
         prompt_len: Callable[[int], int],
         tag: Callable[[int], str],
@@ -39,7 +39,7 @@ class Consulting:
     ) -> None:
         self.ensemble = ensemble
         self._table = table
-        self._ledger = ledger
+        self._pay = pay
         self._sequence, self._prompt_len, self._tag = sequence, prompt_len, tag
         self._longest = longest
         self._banned = banned
@@ -126,7 +126,8 @@ class Consulting:
         before = ensemble.tokens.total()
         probs = np.exp(table.logits[rows]) * (table.actions[rows] >= 0)
         heard = ensemble.consult(inquiries, table.actions[rows], probs, table.actions.shape[1], self._banned)
-        self._ledger.teacher_tokens += ensemble.tokens.total() - before
+        asked = rows[asking] if asking.any() else rows
+        self._pay(table.game[asked], ensemble.tokens.total() - before)
         table.asked[rows] = heard.spoke
         for row, paths in zip(rows.tolist(), heard.paths, strict=True):
             if paths:

@@ -14,7 +14,7 @@ import numpy as np
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.game import Game
-from tokenzero.selfplay.methods import Method, OnGames
+from tokenzero.selfplay.methods import Budget, Method, OnGames
 from tokenzero.tasks import Problem, Task
 
 
@@ -41,12 +41,14 @@ def evaluate(
     problems: Sequence[Problem],
     rng: np.random.Generator,
     on_games: OnGames | None = None,
+    budget: Budget | None = None,
 ) -> Score:
-    """Play ``problems`` and score the answers; an answer counts as solved at a score of 1.
+    """Play ``problems``, each within ``budget``, and score the answers; an answer counts as solved at a score
+    of 1.
 
     Raises InputError when there are no problems.
     """
-    return play_and_score(method, task, problems, rng, on_games)[0]
+    return play_and_score(method, task, problems, rng, on_games, budget)[0]
 
 
 def play_and_score(
@@ -55,12 +57,13 @@ def play_and_score(
     problems: Sequence[Problem],
     rng: np.random.Generator,
     on_games: OnGames | None = None,
+    budget: Budget | None = None,
 ) -> tuple[Score, list[Game], list[float]]:
     """As :func:`evaluate`, with the games and the score in [0, 1] of each."""
     if not problems:
         raise InputError("there are no problems to evaluate on; give at least one")
     before = method.ledger.copy()
-    games = method.play([problem.public for problem in problems], rng, on_games=on_games)
+    games = method.play([problem.public for problem in problems], rng, budget=budget, on_games=on_games)
     scores = [task.score(problem, game.text) for problem, game in zip(problems, games, strict=True)]
     solved = sum(score >= 1.0 for score in scores)
     tokens = np.asarray([game.forwarded for game in games])

@@ -9,9 +9,7 @@ self-play on training problems passes in and nothing else does. It does not choo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,84 +18,37 @@ import torch
 from tokenzero.mcts import Evaluation, Revision
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.candidates import likeliest
-from tokenzero.policy.engine import Engine, Ids, Step
+from tokenzero.policy.engine import Ids, Step
 from tokenzero.policy.ledger import Ledger
-from tokenzero.policy.pieces import Pieces
 from tokenzero.policy.student import Student
-from tokenzero.policy.tokenizers import encode_prompt
 from tokenzero.selfplay.consulting import Consulting
-from tokenzero.selfplay.edge_rewards import EdgeRewards
-from tokenzero.selfplay.outcomes import Grader, Outcomes
+from tokenzero.selfplay.game import End
+from tokenzero.selfplay.outcomes import ENDS, Grader, Outcomes, Scores, longest_answer
+from tokenzero.selfplay.parts import LeafConfig, Parts
+from tokenzero.selfplay.place_costs import PlaceCosts
 from tokenzero.selfplay.play_out import play_out
-from tokenzero.selfplay.state_table import StateTable
-from tokenzero.tasks import PublicProblem, Task
-from tokenzero.teachers import Ensemble
-from tokenzero.value import Judge, ValueHead
+from tokenzero.selfplay.prompt_tokens import prompt_tokens
+from tokenzero.selfplay.stand_in import StandIn
+from tokenzero.selfplay.state_table import BELOW_ONE, StateTable
+from tokenzero.tasks import PublicProblem
+from tokenzero.value import Judge
 from tokenzero.value.judge import shift, tokens_of
 from tokenzero.value.rollout import Rollout, blend
-from tokenzero.value.terminal import CombinedDetector
 
-
-@dataclass(frozen=True)
-class LeafConfig:
-    """How a leaf is priced and which actions it offers.
-
-    ``prior_temperature`` divides the student's logits; ``rollout_share`` (rho) blends a sampled play-out's
-    outcome into the value; ``judge_eta`` scales the judge's shift, and sinks to nothing in a straight line
-    over ``judge_rounds`` rounds of self-play (0: it stays).
-    """
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
-
-    prior_temperature: float = 1.0
-    rollout_share: float = 0.0
-    judge_eta: float = 0.0
-    judge_rounds: int = 0
-
-    def __post_init__(self) -> None:
-        if self.prior_temperature <= 0:
-            raise InputError(f"leaf.prior_temperature is {self.prior_temperature}; give a number above 0")
-        for name in ("rollout_share", "judge_eta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"leaf.{name} is {getattr(self, name)}; give a number from 0 to 1")
-        if self.judge_rounds < 0:
-            raise InputError(f"leaf.judge_rounds is {self.judge_rounds}; give at least 0, where 0 keeps eta")
-
-    def in_round(self, round_index: int) -> LeafConfig:
-        """The same with the judge's share of that round, counted from 1."""
-        if not self.judge_rounds:
-            return self
-        left = max(0.0, 1.0 - (round_index - 1) / self.judge_rounds)
-        return replace(self, judge_eta=left * self.judge_eta)
-
-
-@dataclass
-class Parts:
-    """Everything a leaf's evaluation may consult. Absent parts cost nothing."""
-
-    student: Student
-    engine: Engine
-    task: Task
-    value_head: ValueHead | None = None
-    ensemble: Ensemble | None = None
-    judge: Judge | None = None
-    terminal: CombinedDetector | None = None
-    edge_rewards: EdgeRewards | None = None
-    pieces: Pieces = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pieces = Pieces(self.student.tokenizer)
+__all__ = ["LeafConfig", "LeafEvaluator", "Parts", "banned_tokens"]
 
 
 class LeafEvaluator:
     """Evaluates leaves for games that come and go in a fixed number of places; implements ``mcts.Evaluator``.
 
-    ``ledger`` counts verifier, judge and teacher work and cache hits; the engine counts its own forwards.
-    ``spent`` i64 [places] is the number of tokens forwarded for the game in each place, prompt included; it
-    stays until the place is opened again. Nothing about a game depends on which others are in play, the last
-    bits of batched forwards apart.
+    ``costs`` counts all that is spent, for each game and together; a game's stay until its place is opened
+    again. Nothing about a game depends on which others are in play, the last bits of batched forwards apart,
+    and its share of a teacher's or judge's tokens.
 
-    Life of a game: `open` -> `expand`, after each committed move `keep` -> `shut`.
+    Where nobody can verify a finished answer, ``stand_in`` may: what it accepts is worth 1, other ends -1;
+    ``best_end`` i64 [places] is then the state of the finished answer that it thought most of, -1 for none.
+
+    Life of a game: `read` -> `open` -> `expand`, after each committed move `keep` -> `shut`.
     """
 
     def __init__(
@@ -107,17 +58,18 @@ class LeafEvaluator:
         candidates: int,
         places: int,
         grader: Grader | None = None,
+        stand_in: StandIn | None = None,
     ) -> None:
-        self.ledger = Ledger()
-        self.spent = np.zeros(places, np.int64)
+        self.costs = PlaceCosts(places)
+        self.best_end = np.full(places, -1, np.int64)
+        self._best = np.full(places, -np.inf)
         self._parts = parts
         self._config = config
         self._candidates = min(candidates, parts.student.vocab_size)
         self._scored = grader is not None or parts.task.public_verifier
-        self._mark = parts.engine.ledger.copy()
-        self.table = StateTable(
-            64 * places, self._candidates, 1 + (len(parts.ensemble.teachers) if parts.ensemble else 0)
-        )
+        self._rolls = config.rollout_share > 0 and self._scored
+        self._stand_in = None if self._scored else stand_in
+        self.table = self._new_table(64 * places, 1 + (len(parts.ensemble.teachers) if parts.ensemble else 0))
         self._banned = banned_tokens(parts.student)
         self._mask = torch.zeros(parts.student.vocab_size, device=parts.student.device)
         self._mask[self._banned] = -torch.inf
@@ -125,7 +77,7 @@ class LeafEvaluator:
         self._prompts: list[list[int]] = [[] for _ in range(places)]
         self._rngs: list[np.random.Generator | None] = [None] * places
         self._outcomes = Outcomes(
-            parts.student, parts.task, parts.pieces, self.table, places, grader, self.ledger, parts.terminal
+            parts.student, parts.task, parts.pieces, self.table, places, grader, self.costs, parts.terminal
         )
         self.judged = parts.judge is not None and config.judge_eta > 0
         self.consulting = None
@@ -133,7 +85,7 @@ class LeafEvaluator:
             self.consulting = Consulting(
                 parts.ensemble,
                 self.table,
-                self.ledger,
+                lambda asked, tokens: self.costs.divide("teacher_tokens", asked, tokens),
                 self.sequence,
                 lambda place: len(self._prompts[place]),
                 lambda place: self._outcomes.problem(place).tag,
@@ -141,30 +93,81 @@ class LeafEvaluator:
                 frozenset(self._banned),
             )
 
+    def _new_table(self, rows: int, proposers: int) -> StateTable:
+        return StateTable(rows, self._candidates, proposers)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Everything spent since the evaluator was made."""
+        return self.costs.total
+
+    @property
+    def spent(self) -> Ids:
+        """Tokens that the student forwarded for the game in each place, prompt included, i64 [places]."""
+        return self.costs.spent
+
+    @property
+    def paid_ends(self) -> bool:
+        """Whether an end is forwarded to be priced, like any other state."""
+        return not self._scored and (self._stand_in is None or self._stand_in.judge is None)
+
+    def dearest(self, places: Ids) -> Ids:
+        """Most tokens that one new state of the games in ``places`` i64 [R] may cost, i64 [R]."""
+        return 1 + self._outcomes.limit[places] * int(self._rolls)
+
+    def entry(self, problem: PublicProblem, prompt: Sequence[int]) -> int:
+        """Most tokens that it may cost to open a game."""
+        return len(prompt) + longest_answer(self._parts.task, problem) * int(self._rolls)
+
+    def moves(self, rows: Ids) -> Ids:
+        """How many moves may still come after the states ``rows`` i64 [R], at least 1, i64 [R]."""
+        left: Ids = np.maximum(1, self._outcomes.limit[self.table.game[rows]] - self.table.length[rows])
+        return left
+
+    def steps(self, place: int) -> dict[int, tuple[int, ...]]:
+        """See `Game.steps`: of the game in ``place``."""
+        return {}
+
+    def limits(self, places: Ids) -> Ids:
+        """Longest answers of the games in ``places`` i64 [R], in tokens, i64 [R]."""
+        return self._outcomes.limit[places]
+
+    def read(self, problem: PublicProblem) -> list[int]:
+        """The prompt's tokens. Raises InputError for a prompt that is empty, too long, outside the vocabulary
+        or not the task's, and for a limit or a stop string that allows no answer."""
+        parts = self._parts
+        room = parts.student.max_length - longest_answer(parts.task, problem)
+        prompt = prompt_tokens(parts.student, problem, room)
+        self._outcomes.check(problem)
+        return prompt
+
     def open(
         self,
         places: Ids,
         problems: Sequence[PublicProblem],
         rngs: Sequence[np.random.Generator],
         numbers: Sequence[int],
+        prompts: Sequence[list[int]] | None = None,
+        tokens: Sequence[int | None] | None = None,
     ) -> Ids:
         """Forward the prompts and open a game in each of ``places`` i64 [R]; returns the root states, i64
         [R].
 
-        ``rngs`` are the games' own, for play-outs; ``numbers`` are what a grader knows the games by. Raises
-        InputError for a place that is taken, and for a prompt that is empty, too long or outside the
-        vocabulary.
+        ``rngs`` are the games' own, for play-outs; ``numbers`` are what a grader knows the games by;
+        ``prompts`` what `read` made of the problems, None to have it done here; ``tokens`` what each game
+        may forward, None where there is no limit. Raises InputError for a place that is taken, and as `read`
+        does.
         """
-        parts = self._parts
         if (self._root[places] >= 0).any():
             raise InputError(f"one of the places {places.tolist()} has a game in play; shut it first")
-        room = parts.student.max_length - parts.task.max_answer_tokens
-        prompts = [encode_prompt(parts.student.tokenizer, problem.prompt, room) for problem in problems]
-        step = parts.engine.prefill(prompts)
+        if prompts is None:
+            prompts = [self.read(problem) for problem in problems]
+        self.costs.clear(places, tokens)
+        self.best_end[places], self._best[places] = -1, -np.inf
+        step = self._prefilled(places, prompts)
         roots = self.table.plant(places)
         self.table.slot[roots] = step.states
         self._root[places] = roots
-        self.spent[places] = [len(prompt) for prompt in prompts]
         for place, prompt, rng in zip(places.tolist(), prompts, rngs, strict=True):
             self._prompts[place], self._rngs[place] = prompt, rng
         self._outcomes.open(places, roots, problems, numbers)
@@ -180,17 +183,43 @@ class LeafEvaluator:
         table = self.table
         rows, fresh = table.children(states, actions)
         if fresh.size:
-            score, ended = self._outcomes.read(fresh)
+            score, ended = self._read_ends(fresh)
             table.terminal[fresh], table.value[fresh] = ended, 2.0 * score - 1.0
             if self._parts.edge_rewards is not None:
                 above = [self.sequence(row) for row in table.parent[fresh].tolist()]
-                self._parts.edge_rewards.write(table, fresh, above, self.ledger)
-            wanted = fresh[np.isnan(score)]  # without a verdict on an end the student's own value must do
-            if wanted.size:
-                self._forward(wanted)
+                asked = Ledger()
+                self._parts.edge_rewards.write(table, fresh, above, asked)
+                self.costs.divide("judge_tokens", table.game[fresh], asked.judge_tokens)
+            wanted = np.isnan(score)  # without a verdict on an end the student's own value must do
+            if not self.paid_ends:
+                wanted &= ~ended
+            if wanted.any():
+                self._forward(fresh[wanted])
+            unsure = fresh[ended & np.isnan(score)]
+            if self._stand_in is not None and unsure.size:
+                self._settle(unsure, self._stand_in)
         # Every mention of a forwarded state after its first is served without a forward.
-        self.ledger.cached_tokens += _forwarded(table, rows) - _forwarded(table, fresh)
+        again, first = rows[table.slot[rows] >= 0], fresh[table.slot[fresh] >= 0]
+        self.costs.pay("cached_tokens", table.game[again])
+        self.costs.pay("cached_tokens", table.game[first], -1)
         return self.view(rows)
+
+    def append(self, states: Ids, actions: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """The children of ``states`` by ``actions`` (both i64 [L]) without a forward, i64 [L], and whether
+        each was known before, bool [L]. What was not can only be an answer's last state: it is terminal where
+        the answer ends there, and worth what the state above it is where nobody verifies it."""
+        table = self.table
+        rows, fresh = table.children(states, actions)
+        if fresh.size:
+            score, ended = self._read_ends(fresh)
+            above = np.minimum(table.value[table.parent[fresh]], BELOW_ONE)
+            table.terminal[fresh] = ended
+            table.value[fresh] = np.where(np.isnan(score), above, 2.0 * score - 1.0)
+        return rows, ~np.isin(rows, fresh)
+
+    def end(self, row: int) -> End:
+        """What ended the answer of a terminal state."""
+        return ENDS[int(self.table.end[row])]
 
     def revise(self, states: Ids) -> Revision:
         """Candidates of ``states`` i64 [L] after the teachers were asked about them; what was expanded keeps
@@ -228,7 +257,7 @@ class LeafEvaluator:
         self._parts.engine.release(self.table.free_subtrees(states))
 
     def shut(self, places: Ids) -> None:
-        """Forget the games in ``places`` i64 [R]; ``spent`` stays."""
+        """Forget the games in ``places`` i64 [R]; their costs stay."""
         roots = self._root[places]
         self._root[places] = -1
         self.release(roots[roots >= 0])
@@ -236,9 +265,7 @@ class LeafEvaluator:
     def close(self) -> Ledger:
         """Shut every game and return everything spent since the evaluator was made."""
         self.shut(np.flatnonzero(self._root >= 0))
-        ledger = self._parts.engine.ledger.since(self._mark)
-        ledger.add(self.ledger)
-        return ledger
+        return self.ledger.copy()
 
     def sequence(self, row: int) -> list[int]:
         """Prompt and answer tokens of a state."""
@@ -252,12 +279,50 @@ class LeafEvaluator:
         """Prompt tokens of the game in a place."""
         return self._prompts[place]
 
+    def _read_ends(self, fresh: Ids) -> Scores:
+        """Scores and ends of new states ``fresh`` i64 [L]."""
+        return self._outcomes.read(fresh)
+
+    def _prefilled(self, places: Ids, prompts: Sequence[list[int]]) -> Step:
+        engine, own = self._parts.engine, np.asarray([len(prompt) for prompt in prompts])
+        forwarded, cached = engine.ledger.prefill_tokens, engine.ledger.cached_tokens
+        step = engine.prefill(prompts)
+        self.costs.pay("prefill_tokens", places, own, engine.ledger.prefill_tokens - forwarded)
+        self.costs.total.cached_tokens += engine.ledger.cached_tokens - cached
+        return step
+
     def _forward(self, rows: Ids) -> None:
-        table = self.table
-        step = self._parts.engine.extend(table.slot[table.parent[rows]], table.token[rows])
+        table, engine = self.table, self._parts.engine
+        before = engine.ledger.decode_tokens
+        step = engine.extend(table.slot[table.parent[rows]], table.token[rows])
+        self.costs.pay("decode_tokens", table.game[rows], 1, engine.ledger.decode_tokens - before)
         table.slot[rows] = step.states
-        np.add.at(self.spent, table.game[rows], 1)
         self._fill(rows, step)
+
+    def _settle(self, rows: Ids, stand_in: StandIn) -> None:
+        """Have the stand-in say which of the finished answers ``rows`` i64 [L] will do."""
+        table, places = self.table, self.table.game[rows]
+        opinion = table.value[rows].astype(np.float64)
+        if stand_in.judge is not None:
+            opinion = self._judged(stand_in.judge, rows).astype(np.float64)
+            accepted = opinion > 0
+        else:
+            assert stand_in.threshold is not None
+            accepted = opinion >= stand_in.threshold
+        table.value[rows] = np.where(accepted, 1.0, -1.0)
+        for row, place, worth in zip(rows.tolist(), places.tolist(), opinion.tolist(), strict=True):
+            if worth > self._best[place]:
+                self.best_end[place], self._best[place] = row, worth
+
+    def _judged(self, judge: Judge, rows: Ids) -> npt.NDArray[np.int8]:
+        """The judge's verdicts on the answers of ``rows`` i64 [L], and what they cost."""
+        places = self.table.game[rows]
+        prompts = [self._outcomes.problem(place).prompt for place in places.tolist()]
+        spent = tokens_of(judge)
+        verdicts = judge.judge(prompts, [self.text(row) for row in rows.tolist()])
+        self.costs.pay("judge_calls", places)
+        self.costs.divide("judge_tokens", places, tokens_of(judge) - spent)
+        return verdicts
 
     @torch.inference_mode()
     def _fill(self, rows: Ids, step: Step) -> None:
@@ -279,17 +344,13 @@ class LeafEvaluator:
         if parts.value_head is not None:
             value = parts.value_head.evaluate(step.hidden)
         going = np.flatnonzero(~table.terminal[rows])
-        if config.rollout_share > 0 and self._scored and going.size:
+        if self._rolls and going.size:
             pick = torch.from_numpy(going).to(step.logits.device)
             starts = Step(step.states[going], step.logits[pick], step.hidden[pick])
             outcome = Rollout(lambda _: self._play_out(rows[going], starts))(going)
             value[going] = blend(value[going], outcome, config.rollout_share)
         if parts.judge is not None and self.judged:
-            prompts = [self._outcomes.problem(place).prompt for place in table.game[rows].tolist()]
-            spent = tokens_of(parts.judge)
-            verdicts = parts.judge.judge(prompts, [self.text(row) for row in rows.tolist()])
-            self.ledger.judge_calls += len(rows)
-            self.ledger.judge_tokens += tokens_of(parts.judge) - spent
+            verdicts = self._judged(parts.judge, rows)
             table.unjudged[rows] = np.clip(value, -1.0, 1.0)
             value = shift(value, verdicts, config.judge_eta)
         return value
@@ -297,7 +358,8 @@ class LeafEvaluator:
     def _play_out(self, rows: Ids, starts: Step) -> npt.NDArray[np.float32]:
         """Outcome f32 [L] of one sampled continuation of each state; its tokens are paid as value tokens."""
         parts, table, ledger = self._parts, self.table, self._parts.engine.ledger
-        places, room = table.game[rows], parts.task.max_answer_tokens - table.length[rows]
+        places = table.game[rows]
+        room = self._outcomes.limit[places] - table.length[rows]
         texts = [self.text(row) for row in rows.tolist()]
         answers = [[] if parts.pieces.independent else table.answer(row) for row in rows.tolist()]
         outcome = np.full(len(rows), -1.0, np.float32)
@@ -319,15 +381,14 @@ class LeafEvaluator:
             return np.asarray([rng.gumbel(size=width) for rng in rngs if rng is not None], np.float32)
 
         spent = ledger.decode_tokens
-        forwarded = play_out(parts.engine, starts, self._mask, draw, stop)
-        ledger.value_tokens += ledger.decode_tokens - spent
-        ledger.decode_tokens = spent
-        np.add.at(self.spent, places, forwarded)
+        forwarded = np.zeros(len(rows), np.int64)
+        try:
+            forwarded = play_out(parts.engine, starts, self._mask, draw, stop)
+        finally:  # also when a verifier fails: what was spent stays counted
+            cost, ledger.decode_tokens = ledger.decode_tokens - spent, spent
+            ledger.value_tokens += cost
+            self.costs.pay("value_tokens", places, forwarded, cost)
         return outcome
-
-
-def _forwarded(table: StateTable, rows: Ids) -> int:
-    return int(np.count_nonzero(table.slot[rows] >= 0))
 
 
 def banned_tokens(student: Student) -> list[int]:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from tokenzero.mcts import NONE, ROOT
 from tokenzero.policy.engine import Ids
+from tokenzero.policy.ledger import Ledger
+from tokenzero.selfplay.recorded_tree import RecordedTree
 from tokenzero.tasks import PublicProblem
 
 F32 = npt.NDArray[np.float32]
@@ -21,6 +23,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 End = Literal["ended", "stop", "length", "budget"]
+VerifiedBy = Literal["public", "judge", "value", ""]
 
 
 @dataclass(slots=True)
@@ -97,10 +100,14 @@ class Game:
     strings), "length" (no room for more tokens) or "budget" (tokens or time were spent first).
     ``tokens`` the answer; ``moves[i]`` the search before ``tokens[i]`` (fewer moves than tokens when a
     solution found in the tree was played out at once). ``verdict`` is the public verifier's score, None when
-    only gold could tell. ``forwarded`` tokens this game needs by itself, prompt included, whatever it shares
-    with others; ``depth`` is the deepest node any of its trees reached. ``tree`` is all that frontier search
-    saw; ``searched`` what other searches say of states, by their answer tokens, where a player was told to
-    gather it.
+    only gold could tell; ``verified_by`` who took answers for solutions or refused them: the "public"
+    verifier, the "judge" or the "value" that stood in for one, "" where nobody did. ``forwarded`` tokens of
+    the model this game needs by itself, prompt included, whatever it shares with others, and ``ledger`` all
+    that it needs, teachers and judge included, without seconds; ``depth`` is the deepest node any of its
+    trees reached. ``tree`` is all that frontier search saw; ``searched`` what other searches say of states,
+    by their answer tokens, where a player was told to gather it. Where an action of the searches is a whole
+    step and no token, ``steps`` says which tokens its number stands for. ``trees`` are the searches of the
+    game as they can be looked at, one for each move, where the asker wanted them kept.
     """
 
     problem: PublicProblem
@@ -115,5 +122,9 @@ class Game:
     depth: int = 0
     terminal_value: float | None = None
     end: End = "ended"
+    verified_by: VerifiedBy = ""
+    ledger: Ledger = field(default_factory=Ledger)
     tree: SearchedTree | None = None
     searched: dict[tuple[int, ...], Searched] = field(default_factory=dict)
+    steps: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    trees: list[RecordedTree] = field(default_factory=list)

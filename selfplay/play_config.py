@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.selfplay.evaluator import LeafConfig
-from tokenzero.selfplay.player import Caps
+from tokenzero.selfplay.move_session import Caps
 
 PLAYERS = ("search", "sample", "demonstrate")
 TARGETS = ("path", "tree", "solutions", "rewards")

@@ -25,7 +25,9 @@ from tokenzero.selfplay.outcomes import Grader, automaton_of
 from tokenzero.selfplay.play_out import Draw, play_out
 from tokenzero.tasks import Automaton, PublicProblem, Verdicts
 
-TINY = np.float32(np.finfo(np.float32).tiny)
+LEAST = np.float32(2.0**-24)
+"""A draw in float32 is 0 about once in ten million times, and would take its token whatever the policy says:
+it counts as the least draw that is not 0."""
 
 
 @dataclass
@@ -136,7 +138,7 @@ class Sampler:
 
         def draw(live: Ids) -> npt.NDArray[np.float32]:
             exponential = rng.standard_exponential((len(live), width), dtype=np.float32)
-            noise: npt.NDArray[np.float32] = scale * np.log(np.maximum(exponential, TINY))
+            noise: npt.NDArray[np.float32] = scale * np.log(np.maximum(exponential, LEAST))
             return noise
 
         return draw

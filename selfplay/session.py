@@ -17,6 +17,7 @@ import numpy as np
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.ledger import Ledger
+from tokenzero.policy.sampling import Sampling
 from tokenzero.selfplay.game import Game
 from tokenzero.tasks import PublicProblem
 
@@ -52,7 +53,9 @@ class Asked:
 
     ``rng`` is its own random stream: what runs beside it does not change its answer. ``tokens`` is its
     budget, ``deadline`` an instant of the session's clock. ``on_tokens`` is called with the answer tokens
-    that have become certain since the last call.
+    that have become certain since the last call. ``sampling`` says how its tokens are drawn by methods that
+    draw; None is the method's own way. ``keep_tree`` has methods that search leave their trees in
+    ``Game.trees``.
     """
 
     problem: PublicProblem
@@ -60,6 +63,8 @@ class Asked:
     tokens: int | None = None
     deadline: float | None = None
     on_tokens: OnTokens | None = None
+    sampling: Sampling | None = None
+    keep_tree: bool = False
 
 
 class Session(Protocol):
@@ -118,20 +123,34 @@ class Method(ABC):
         """
         if not problems:
             return []
-        limits = budget or Budget()
-        session = self.session(min(PLACES, len(problems)))
-        deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
-        games: dict[int, Game] = {}
-        try:
-            streams = rng.spawn(len(problems))
-            session.add(
-                [Asked(p, own, limits.tokens, deadline) for p, own in zip(problems, streams, strict=True)]
-            )
-            while session.live:
-                finished = session.step()
-                games.update(finished)
-                if finished and on_games is not None:
-                    on_games(len(finished))
-        finally:  # also when a verifier or the model fails: the engine serves others after us
-            session.close()
-        return [games[number] for number in range(len(problems))]
+        return play_all(self.session(min(PLACES, len(problems))), problems, rng, budget, on_games)
+
+
+def play_all(
+    session: Session,
+    problems: Sequence[PublicProblem],
+    rng: np.random.Generator,
+    budget: Budget | None,
+    on_games: OnGames | None,
+    keep_trees: bool = False,
+) -> list[Game]:
+    """`Method.play` with a new ``session``, whose clock is ``time.monotonic``; it is closed at the end."""
+    limits = budget or Budget()
+    deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
+    games: dict[int, Game] = {}
+    try:
+        streams = rng.spawn(len(problems))
+        session.add(
+            [
+                Asked(p, own, limits.tokens, deadline, keep_tree=keep_trees)
+                for p, own in zip(problems, streams, strict=True)
+            ]
+        )
+        while session.live:
+            finished = session.step()
+            games.update(finished)
+            if finished and on_games is not None:
+                on_games(len(finished))
+    finally:  # also when a verifier or the model fails: the engine serves others after us
+        session.close()
+    return [games[number] for number in range(len(problems))]

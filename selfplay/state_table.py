@@ -245,12 +245,13 @@ class StateTable:
 
     Arrays (S rows of room, K candidates, n proposers): ``game`` (place of the game, -1 in a free row),
     ``parent``, ``token``, ``length`` (answer tokens), ``slot`` (engine state, -1 when never forwarded) i64
-    [S]; ``terminal`` bool [S]; ``value`` f32 [S]; ``actions`` i64 [S, K], ``logits`` f32 [S, K]; ``child``
-    i32 [S, K] (row reached by the action in the same slot, -1 unknown); ``responsibility`` f32 [S, K, n]
-    (column 0 the student); ``asked`` bool [S], whether a teacher spoke on it; ``unjudged`` f32 [S], the
-    value without the judge's shift, where there is a judge; ``reward`` f32 [S] of the edge into a state and
-    ``log_prob`` f64 [S] of the answer so far, where there are edge rewards; ``reading`` i64 [S] (state of
-    the task's automaton). ``text[s]`` is the partial answer where the task has no automaton.
+    [S]; ``terminal`` bool [S]; ``end`` i8 [S], what ended a terminal state (see `outcomes.ENDS`); ``value``
+    f32 [S]; ``actions`` i64 [S, K], ``logits`` f32 [S, K]; ``child`` i32 [S, K] (row reached by the action in
+    the same slot, -1 unknown); ``responsibility`` f32 [S, K, n] (column 0 the student); ``asked`` bool [S],
+    whether a teacher spoke on it; ``unjudged`` f32 [S], the value without the judge's shift, where there is a
+    judge; ``reward`` f32 [S] of the edge into a state and ``log_prob`` f64 [S] of the answer so far, where
+    there are edge rewards; ``reading`` i64 [S] (state of the task's automaton). ``text[s]`` is the partial
+    answer where the task has no automaton.
     """
 
     def __init__(self, rows: int, candidates: int, proposers: int) -> None:
@@ -268,6 +269,7 @@ class StateTable:
         self.reading = np.zeros(rows, np.int64)
         self.slot = np.full(rows, NONE, np.int64)
         self.terminal = np.zeros(rows, np.bool_)
+        self.end = np.zeros(rows, np.int8)
         self.value = np.zeros(rows, np.float32)
         self.actions = np.full((rows, candidates), -1, np.int64)
         self.logits = np.zeros((rows, candidates), np.float32)
@@ -370,7 +372,8 @@ class StateTable:
         old = len(self.game)
         if rows <= self.left[0]:
             return
-        kept = {name: array for name, array in vars(self).items() if name not in ("free", "left", "text")}
+        arrays = {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
+        kept = {name: array for name, array in arrays.items() if name not in ("free", "left")}
         self._allocate(max(2 * old, old + rows), self.actions.shape[1], self.responsibility.shape[2])
         for name, array in kept.items():
             getattr(self, name)[:old] = array

@@ -68,5 +68,9 @@ class AquaTask(TextTask):
     def _states_answer(self, answer: str) -> bool:
         return states_letter(answer, LETTERS, sentence=self.config.answer_format == "sentence")
 
+    def final_answer(self, answer: str) -> str:
+        """The letter that it states."""
+        return final_letter(answer, LETTERS) or ""
+
     def _is_right(self, answer: str, reference: str) -> bool:
         return final_letter(answer, LETTERS) == reference

@@ -18,7 +18,7 @@ import numpy as np
 from tokenzero.mcts.errors import InputError
 from tokenzero.tasks.countdown_problems import CountdownConfig, build_splits, read_prompt, write_prompt
 from tokenzero.tasks.countdown_reading import CountdownAutomaton, Reader
-from tokenzero.tasks.countdown_rules import OPERATORS, Position, legal_steps
+from tokenzero.tasks.countdown_rules import OPERATORS, Position, expression, legal_steps
 from tokenzero.tasks.problem import Automaton, Problem, PublicProblem, Task, Verdict, check_split
 
 __all__ = ["CountdownConfig", "CountdownTask"]
@@ -65,6 +65,20 @@ class CountdownTask(Task):
         if kept is None or kept.size > MOVES or not kept.reads(pieces):
             kept = self._automaton = CountdownAutomaton(self._reader, pieces)
         return kept
+
+    def steps(self, answer: str) -> int:
+        """Finished steps; a word that no white space follows may still grow."""
+        words = len(answer.split())
+        unfinished = bool(words) and not answer[-1].isspace()
+        return (words - unfinished) // self._rules.step_words
+
+    def actions(self, problem: PublicProblem, answer: str) -> Sequence[str]:
+        """The legal next steps, or the legal rests of a step that was begun, in text order."""
+        return self._reader.continuations(problem.prompt, answer)
+
+    def final_answer(self, answer: str) -> str:
+        """Its steps as one expression, so that it does not matter in which order they are written."""
+        return expression(self._rules, answer)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_automaton": None}  # what was remembered is no part of the task

@@ -89,6 +89,18 @@ class Reader:
         end = place.steps.get(text.rstrip())
         return self._unfinished(place, text) if end is None else end[0]
 
+    def continuations(self, prompt: str, answer: str) -> list[str]:
+        """What makes the step at the end of ``answer``, or the next one after it, a whole legal step."""
+        text = answer.removeprefix(" ")
+        found = self.read(self.start(prompt)[0], text)
+        if found is None or isinstance(found, str):
+            return []
+        place, begun = found
+        whole = place.steps.get(begun)
+        if whole is not None:  # nothing but the space after it is missing
+            return [f" {step}" for step in self.place(whole).written]
+        return [step.removeprefix(begun) for step in place.written if step.startswith(begun)]
+
     @staticmethod
     def _unfinished(place: Place, text: str) -> tuple[Place, str] | None:
         # In sorted order whatever begins with a text comes right at it.

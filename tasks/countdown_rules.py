@@ -93,3 +93,20 @@ def legal_steps(rules: Rules, position: Position) -> Mapping[str, Position]:
             for op, c in _written_results(rules, a, b):
                 steps.setdefault(f"{a} {op} {b}{middle}{c}", tuple(sorted([*rest, c])))
     return MappingProxyType(steps)
+
+
+def expression(rules: Rules, answer: str) -> str:
+    """The steps of ``answer`` as one expression with every result in it, whatever the order of the steps and
+    of the two sides of + and *; the text itself where it is no sequence of whole steps. Nothing is checked.
+    """
+    words, width = answer.split(), rules.step_words
+    made: dict[str, list[str]] = {}
+    for first in range(0, len(words), width):
+        step = words[first : first + width]
+        if len(step) < width or step[1] not in OPERATORS:
+            return " ".join(words)
+        sides = [made[side].pop() if made.get(side) else side for side in (step[0], step[2])]
+        if step[1] in "+*":
+            sides.sort()
+        made.setdefault(step[-1], []).append(f"({sides[0]} {step[1]} {sides[1]} = {step[-1]})")
+    return " ".join(sorted(result for left in made.values() for result in left))

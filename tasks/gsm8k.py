@@ -66,6 +66,11 @@ class Gsm8kTask(TextTask):
     def _states_answer(self, answer: str) -> bool:
         return states_number(answer, sentence=self.config.answer_format == "sentence")
 
+    def final_answer(self, answer: str) -> str:
+        """The number that it states, as an exact fraction."""
+        stated = final_number(answer)
+        return "" if stated is None else str(stated)
+
     def _is_right(self, answer: str, reference: str) -> bool:
         stated = final_number(answer)
         return stated is not None and stated == read_number(reference)

@@ -34,7 +34,15 @@ from tokenzero.tasks.maze_paths import (
     score_route,
     wander,
 )
-from tokenzero.tasks.maze_problems import Cells, MazeConfig, build_splits, cell_names, read_prompt
+from tokenzero.tasks.maze_problems import (
+    START,
+    WALL,
+    Cells,
+    MazeConfig,
+    build_splits,
+    cell_names,
+    read_prompt,
+)
 from tokenzero.tasks.problem import (
     FAILED,
     ONGOING,
@@ -88,6 +96,28 @@ class MazeTask(Task):
         if isnan(score):
             return ONGOING
         return SOLVED if score and not rest else FAILED
+
+    def steps(self, answer: str) -> int:
+        """Cells entered."""
+        return len("".join(answer.split())) // 2
+
+    def actions(self, problem: PublicProblem, answer: str) -> Sequence[str]:
+        """The cells that may be entered next (up, down, left, right), or the rests of a name that was
+        begun.
+        """
+        if self.verdict(problem, answer).done:
+            return []
+        letters, width = "".join(answer.split()), self.config.size + 2
+        grid = _fenced_grid(problem.prompt, self.config.size)
+        names = {cell: name for name, cell in self._numbers.items()}
+        route = [int(np.flatnonzero(grid == START)[0])]
+        route += [self._numbers[letters[place : place + 2]] for place in range(0, len(letters) - 1, 2)]
+        beside = [route[-1] + step for step in (-width, width, -1, 1)]
+        free = [names[cell] for cell in beside if grid[cell] != WALL and cell not in route]
+        if len(letters) % 2:
+            return [name[1:] for name in free if name[0] == letters[-1]]
+        space = " " if answer and not answer[-1].isspace() else ""
+        return [space + name for name in free]
 
     def automaton(self, pieces: Sequence[str]) -> Automaton | None:
         """`verdict` for answers that grow by tokens, where each token is one cell or no part of an answer."""

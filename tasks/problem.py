@@ -31,6 +31,7 @@ class PublicProblem:
     id: unique within its task. prompt: the text put before the answer. tag: a context name (for example the
     data set) by which teachers may specialise; empty when there is none. limit: most answer tokens, where
     whoever asks wants fewer than the task allows. stop: strings that end the answer where they first appear.
+    ids: the prompt's token ids, where whoever asks has cut it already; empty: the text is cut.
     """
 
     id: str
@@ -38,6 +39,7 @@ class PublicProblem:
     tag: str = ""
     limit: int | None = None
     stop: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,24 @@ class Task(ABC):
         None (the default) where there is none, and `verdict` must be asked with the text.
         """
         return None
+
+    def steps(self, answer: str) -> int:
+        """How many finished steps a partial answer holds; it never falls as the answer grows. Search over
+        steps ends one with the token that raises it. Default: its lines.
+        """
+        return answer.count("\n")
+
+    def actions(self, problem: PublicProblem, answer: str) -> Sequence[str] | None:
+        """What may be written next, each a text to put right after a partial answer, in a fixed order; empty
+        where nothing may. None (the default): the task names no actions, and search goes by token or step.
+        """
+        return None
+
+    def final_answer(self, answer: str) -> str:
+        """What a complete answer comes to, so that answers of the same meaning can be counted together; ""
+        where it states nothing. Default: its text, without the white space around it.
+        """
+        return answer.strip()
 
     @abstractmethod
     def score(self, problem: Problem, answer: str) -> float:

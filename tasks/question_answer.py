@@ -148,6 +148,19 @@ class QuestionAnswerTask(TextTask):
             return states_letter(answer, LETTERS, sentence)
         return states_text(answer, sentence)
 
+    def final_answer(self, answer: str) -> str:
+        """What it states: the number, the letter or the text, by ``compare``."""
+        compare = self.config.compare
+        if compare == "letter":
+            return final_letter(answer, LETTERS) or ""
+        stated = final_text(answer)
+        number = final_number(answer) if compare in ("number", "math") else None
+        if number is not None:
+            return str(number)
+        if compare == "number":
+            return ""
+        return normalised(stated) if compare in ("text", "contains") else stated
+
     def _is_right(self, answer: str, reference: str) -> bool:
         if self.config.compare == "number":
             return self._same_number(answer, reference)

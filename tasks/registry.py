@@ -1,4 +1,6 @@
-"""Tasks by name. Building a task does not generate its problems; that waits until they are asked for."""
+"""Tasks by name, a user's own classes among them. Building a task does not generate its problems; that waits
+until they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.policy.named_function import named_function
 from tokenzero.tasks.aqua import AquaConfig, AquaTask
 from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
@@ -27,12 +30,13 @@ REASONING_GYM = "reasoning-gym:"
 
 def get_task(name: str, **options: Any) -> Task:
     """The task called `name`: "countdown", "game24", "maze", "arithmetic", "gsm8k", "aqua",
-    "question-answer" or "reasoning-gym:DATASET".
+    "question-answer", "reasoning-gym:DATASET", or a class of your own that Python can import,
+    "package.module:Class".
 
-    options: fields that replace those of the task's configuration: `CountdownConfig` for the first two, then
-    `MazeConfig`, `ArithmeticConfig`, `Gsm8kConfig`, `AquaConfig`, `QuestionAnswerConfig` and
-    `ReasoningGymConfig`. Raises InputError for an unknown name or
-    option, naming the nearest known one.
+    options: the arguments of a class of your own; of the others, fields that replace those of the task's
+    configuration: `CountdownConfig` for the first two, then `MazeConfig`, `ArithmeticConfig`, `Gsm8kConfig`,
+    `AquaConfig`, `QuestionAnswerConfig` and `ReasoningGymConfig`. Raises InputError for an unknown name or
+    option, naming the nearest known one, and for a class that is not there or makes no `Task`.
     """
     if name in COUNTDOWN_PRESETS:
         preset = COUNTDOWN_PRESETS[name]
@@ -59,8 +63,19 @@ def get_task(name: str, **options: Any) -> Task:
         dataset = name.removeprefix(REASONING_GYM)
         _check_options(name, options, ReasoningGymConfig)
         return ReasoningGymTask(dataset, ReasoningGymConfig(**options))
+    if ":" in name:
+        return _own(name, options)
     known = [*COUNTDOWN_PRESETS, MAZE, ARITHMETIC, GSM8K, AQUA, QUESTION_ANSWER, REASONING_GYM + "DATASET"]
     raise InputError(f"task {name!r} does not exist; {_nearest(name, known)}")
+
+
+def _own(name: str, options: dict[str, Any]) -> Task:
+    task = named_function(name, "task")(**options)
+    if not isinstance(task, Task):
+        raise InputError(
+            f"task {name!r} makes a {type(task).__name__}; name a subclass of tokenzero.tasks.Task"
+        )
+    return task
 
 
 def _check_options(name: str, options: dict[str, Any], config: Any) -> None:

@@ -15,8 +15,8 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.arena import ArenaConfig, Match, meet, meet_ladder, rungs, should_promote
 from tokenzero.selfplay.evaluator import Parts
+from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import OnGames, Search, greedy
-from tokenzero.selfplay.player import Game
 from tokenzero.selfplay.sequential_test import Decision, Outcome, Pairs
 from tokenzero.tasks import Problem, PublicProblem
 

@@ -16,8 +16,8 @@ from tiny import FAMILIES, Mirror, Secret, make_student, plain, planted, tree_en
 
 from tokenzero.mcts import SearchConfig, search
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.decoding import Sampling
 from tokenzero.policy.engine import Ids, Step
+from tokenzero.policy.sampling import Sampling
 from tokenzero.policy.student import Student
 from tokenzero.policy.tokenizers import from_spec
 from tokenzero.policy.tree_attention import PagedAttention, TreeAttentionWay
@@ -139,6 +139,7 @@ def test_no_state_is_forwarded_twice_and_repeats_count_as_cached(method: str, le
     engine = parts.engine
     assert isinstance(engine, Watched)
     evaluator, roots = started(parts, grader=half)
+    shared = evaluator.ledger.cached_tokens  # of the prompts
     asked: list[tuple[int, int]] = []
     inner = evaluator.expand
 
@@ -158,7 +159,7 @@ def test_no_state_is_forwarded_twice_and_repeats_count_as_cached(method: str, le
         for key in set(asked)
         if table.terminal[table.child[key[0], table.actions[key[0]].tolist().index(key[1])]]
     )
-    assert evaluator.ledger.cached_tokens == repeats - at_ends > 0
+    assert evaluator.ledger.cached_tokens - shared == repeats - at_ends > 0
 
 
 def test_what_the_games_spent_is_what_the_engine_forwarded() -> None:
@@ -212,12 +213,13 @@ def test_a_state_asked_for_twice_in_one_call_is_one_state() -> None:
     parts = make_parts(Secret())
     evaluator, roots = started(parts)
     one, other = (int(root) for root in roots)
+    shared = evaluator.ledger.cached_tokens  # of the prompts
     states = np.asarray([one, other, one, one])
     rows = evaluator.expand(states, np.asarray([A, A, A, A + 1])).states
     assert rows[0] == rows[2]
     assert len(set(rows.tolist())) == 3
     assert parts.engine.ledger.decode_tokens == 3
-    assert evaluator.ledger.cached_tokens == 1
+    assert evaluator.ledger.cached_tokens == shared + 1
     assert evaluator.ledger.verifier_calls == 3
     assert evaluator.spent.tolist() == [len(evaluator.prompt(0)) + 2, len(evaluator.prompt(1)) + 1]
 
@@ -537,7 +539,7 @@ def test_the_types_at_test_time_have_no_place_for_a_reference() -> None:
     for player in (Player, Search, BestOfN):
         hints = typing.get_type_hints(player.play)
         assert hints["problems"] == Sequence[PublicProblem]
-    assert [f.name for f in fields(PublicProblem)] == ["id", "prompt", "tag"]
+    assert [f.name for f in fields(PublicProblem)] == ["id", "prompt", "tag", "limit", "stop", "ids"]
     assert typing.get_type_hints(LeafEvaluator.open)["problems"] == Sequence[PublicProblem]
     for method in (Search, BestOfN):
         names = set(typing.get_type_hints(method.__init__))

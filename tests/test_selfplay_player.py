@@ -21,8 +21,9 @@ from tokenzero.policy.ledger import Ledger
 from tokenzero.policy.tiers import open_engine
 from tokenzero.policy.tree_engine import TreeEngine
 from tokenzero.selfplay.evaluator import LeafConfig, Parts, banned_tokens
+from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import Search, greedy
-from tokenzero.selfplay.player import Game, Player
+from tokenzero.selfplay.player import Player
 from tokenzero.tasks import PublicProblem, Task, Verdict
 from tokenzero.teachers import Ensemble, EnsembleConfig, NgramTeacher, TeacherWeights
 from tokenzero.value import ValueHead

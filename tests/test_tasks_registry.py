@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tiny import Mirror
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.tasks import (
@@ -66,3 +67,14 @@ def test_tasks_on_text(name: str) -> None:
         InputError, match=f"task {name} has no option 'train_file'; did you mean 'train_files'"
     ):
         get_task(name, train_file="a.jsonl")
+
+
+def test_a_class_of_ones_own_is_a_task_with_its_options() -> None:
+    assert isinstance(get_task("tiny:Mirror"), Mirror)
+    assert get_task("tokenzero.answer_limits:FreeText", max_answer_tokens=7).max_answer_tokens == 7
+    with pytest.raises(InputError, match=r"'tiny:Nobody'.* has no function 'Nobody'"):
+        get_task("tiny:Nobody")
+    with pytest.raises(InputError, match="'nowhere:Task' cannot be imported"):
+        get_task("nowhere:Task")
+    with pytest.raises(InputError, match="makes a int; name a subclass"):
+        get_task("builtins:int")

@@ -9,12 +9,22 @@ import pytest
 from small_run import finished_run
 
 from tokenzero.answer_limits import FreeText
-from tokenzero.answering import METHODS, answer, build_method, check_methods
+from tokenzero.answering import answer, build_method
 from tokenzero.checkpoint import Opened, open_model
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.decoding import Sampling
+from tokenzero.policy.sampling import Sampling
 from tokenzero.selfplay.evaluator import Parts
-from tokenzero.selfplay.methods import BeamSearch, BestOfN, SampledGame, SelfConsistency
+from tokenzero.selfplay.methods import (
+    METHODS,
+    BeamSearch,
+    BestOfN,
+    Budget,
+    MethodConfig,
+    SampledGame,
+    SelfConsistency,
+)
+from tokenzero.selfplay.methods.config import USERS
+from tokenzero.tasks import PublicProblem
 
 PROMPT = "2 3 4 -> 10 :"
 
@@ -24,10 +34,16 @@ def opened() -> Opened:
     return open_model(finished_run())
 
 
+def _asked(name: str, simulations: int, n: int) -> MethodConfig:
+    """A method with its own kind of budget."""
+    given = {"simulations": simulations, "n": n}
+    return MethodConfig(name, **{k: v for k, v in given.items() if name in USERS[k]})
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_answers_and_counts(opened: Opened, name: str) -> None:
-    found = answer(opened, build_method(opened, name, simulations=4, n=3), PROMPT, 3)
-    again = answer(opened, build_method(opened, name, simulations=4, n=3), PROMPT, 3)
+    found = answer(opened, build_method(opened, _asked(name, 4, 3)), PROMPT, 3)
+    again = answer(opened, build_method(opened, _asked(name, 4, 3)), PROMPT, 3)
     assert found.method == name
     assert found.tokens
     pieces = opened.parts.pieces
@@ -43,9 +59,9 @@ def test_every_method_answers_and_counts(opened: Opened, name: str) -> None:
 
 
 def test_candidates_of_a_search_are_its_root_moves(opened: Opened) -> None:
-    method = build_method(opened, "puct", simulations=8)
+    method = build_method(opened, MethodConfig("puct", simulations=8))
     found = answer(opened, method, PROMPT, 1)
-    game = build_method(opened, "puct", simulations=8).play(
+    game = build_method(opened, MethodConfig("puct", simulations=8)).play(
         [p.public for p in opened.parts.task.problems("test")][:1], np.random.default_rng(1)
     )[0]
     assert sum(c.visits for c in found.candidates) <= 8
@@ -57,14 +73,14 @@ def test_candidates_of_a_search_are_its_root_moves(opened: Opened) -> None:
 
 
 def test_candidates_of_sampling_are_the_distinct_answers(opened: Opened) -> None:
-    found = answer(opened, build_method(opened, "self-consistency", n=12), PROMPT, 1)
+    found = answer(opened, build_method(opened, MethodConfig("self-consistency", n=12)), PROMPT, 1)
     assert sum(c.visits for c in found.candidates) == 12
     assert len({c.text for c in found.candidates}) == len(found.candidates)
     own = next(c for c in found.candidates if c.text == found.text)
     assert own.visits == found.candidates[0].visits
     assert all(c.q in (-1.0, 1.0) for c in found.candidates)
     for name in ("greedy", "sample"):
-        assert answer(opened, build_method(opened, name), PROMPT, 1).candidates == []
+        assert answer(opened, build_method(opened, MethodConfig(name)), PROMPT, 1).candidates == []
 
 
 def test_self_consistency_gives_the_commonest_answer_and_the_first_of_equals(opened: Opened) -> None:
@@ -74,12 +90,14 @@ def test_self_consistency_gives_the_commonest_answer_and_the_first_of_equals(ope
     repeated = False
     for game in method.play(problems, np.random.default_rng(0)):
         assert isinstance(game, SampledGame)
-        texts = [a.text for a in game.answers]
+        texts = [opened.parts.task.final_answer(a.text) for a in game.answers]
         assert len(texts) == 9
         counts = Counter(texts)
-        most = max(counts.values())
-        repeated = repeated or most > 1
-        assert game.text == next(text for text in texts if counts[text] == most)
+        repeated = repeated or max(counts.values()) > 1
+        stated = [text for text in texts if text] or texts
+        most = max(counts[text] for text in stated)
+        first = next(i for i, text in enumerate(texts) if text in stated and counts[text] == most)
+        assert game.text == game.answers[first].text
     assert repeated
 
 
@@ -110,7 +128,7 @@ def test_best_of_n_gives_a_verified_answer_or_the_likeliest(opened: Opened) -> N
 def test_a_beam_of_one_is_greedy_until_the_verdict_refuses(opened: Opened) -> None:
     """Greedy tokens that the public verifier lets stand are those of a beam of width one."""
     problems = [p.public for p in opened.parts.task.problems("test")]
-    greedy = build_method(opened, "greedy").play(problems, np.random.default_rng(0))
+    greedy = build_method(opened, MethodConfig("greedy")).play(problems, np.random.default_rng(0))
     beams = BeamSearch(opened.parts, 1).play(problems, np.random.default_rng(0))
     for one, other in zip(greedy, beams, strict=True):
         shared = min(len(one.tokens), len(other.tokens)) - 1
@@ -124,23 +142,13 @@ def test_a_beam_of_one_is_greedy_until_the_verdict_refuses(opened: Opened) -> No
 def test_no_samples_and_no_beams_are_refused(opened: Opened) -> None:
     for name in ("best-of-n", "self-consistency", "beam"):
         with pytest.raises(InputError, match="n is 0"):
-            build_method(opened, name, n=0)
-
-
-def test_unknown_methods_are_told_with_the_list(opened: Opened) -> None:
-    with pytest.raises(InputError, match="did you mean 'gumbel'"):
-        build_method(opened, "gumble")
-    with pytest.raises(InputError, match="beam is no search"):
-        check_methods(["puct", "beam"])
-    with pytest.raises(InputError, match="does not exist"):
-        check_methods(["xyz"])
-    assert check_methods(["puct"]) == ["puct"]
+            build_method(opened, MethodConfig(name, n=0))
 
 
 def test_simulations_and_method_change_only_themselves(opened: Opened) -> None:
-    method = build_method(opened, None)
+    method = build_method(opened)
     assert method.name == opened.search.method == "gumbel"
-    assert build_method(opened, "puct", simulations=0).name == "greedy"
+    assert build_method(opened, MethodConfig("puct", simulations=0)).name == "greedy"
 
 
 def test_without_a_public_verdict_the_value_is_the_searchs_or_unknown() -> None:
@@ -153,9 +161,9 @@ def test_without_a_public_verdict_the_value_is_the_searchs_or_unknown() -> None:
         own.search,
         "free",
     )
-    searched = answer(free, build_method(free, "gumbel", simulations=4), PROMPT, 1)
+    searched = answer(free, build_method(free, MethodConfig("gumbel", simulations=4)), PROMPT, 1)
     assert searched.value == 0.0  # nothing here values a leaf, and that is what the search says
-    sampled = answer(free, build_method(free, "best-of-n", n=3), PROMPT, 1)
+    sampled = answer(free, build_method(free, MethodConfig("best-of-n", n=3)), PROMPT, 1)
     assert sampled.value is None
     assert [c.q for c in sampled.candidates] == [None] * len(sampled.candidates)
     assert len(sampled.tokens) <= 8
@@ -172,6 +180,51 @@ def test_a_shorter_answer_limit_leaves_the_task_as_it_was(opened: Opened) -> Non
     short = open_model(finished_run(), max_new_tokens=3)
     assert short.parts.task.max_answer_tokens == 3
     assert short.parts.task.public_verifier
-    assert len(answer(short, build_method(short, "greedy"), PROMPT, 1).tokens) <= 3
+    assert len(answer(short, build_method(short, MethodConfig("greedy")), PROMPT, 1).tokens) <= 3
     task = opened.parts.task
     assert [p.public for p in short.parts.task.problems("test")] == [p.public for p in task.problems("test")]
+
+
+def test_what_is_said_of_an_answer_is_the_verdict(opened: Opened) -> None:
+    """An answer that the public verifier takes is solved by it; one that nobody can check is neither."""
+    for simulations in (1, 64):
+        found = answer(
+            opened, build_method(opened, MethodConfig("frontier", simulations=simulations)), PROMPT, 1
+        )
+        problem = PublicProblem("prompt", PROMPT, "countdown")
+        right = opened.parts.task.verdict(problem, found.text).score == 1.0
+        assert (found.solved, found.verified_by) == (right, "public")
+        assert found.value == (1.0 if right else -1.0)
+
+
+def test_a_budget_of_tokens_is_kept(opened: Opened) -> None:
+    method = build_method(opened, MethodConfig("best-of-n", n=64))
+    found = answer(opened, method, PROMPT, 1, Budget(tokens=30))
+    assert found.ledger["prefill_tokens"] + found.ledger["decode_tokens"] <= 30
+    assert found.end in ("budget", "ended")
+
+
+def test_an_answer_ends_before_a_stop_string(opened: Opened) -> None:
+    whole = answer(opened, build_method(opened, MethodConfig("greedy")), PROMPT, 1).text
+    word = whole.split()[2]
+    cut = answer(opened, build_method(opened, MethodConfig("greedy")), PROMPT, 1, stop=[word])
+    assert cut.text == whole[: whole.index(word)].strip()
+    assert cut.end == "stop"
+
+
+def test_the_useful_budget_is_the_default_of_its_method(opened: Opened) -> None:
+    from dataclasses import replace
+
+    useful = replace(opened, useful={"puct": 3, "best-of-n": 2})
+    asked = answer(useful, build_method(useful, MethodConfig("puct")), PROMPT, 1)
+    assert asked == replace(
+        answer(opened, build_method(opened, MethodConfig("puct", simulations=3)), PROMPT, 1),
+        ledger=asked.ledger,
+    )
+    own = answer(useful, build_method(useful, MethodConfig("puct", simulations=8)), PROMPT, 1)
+    assert own.ledger["simulations"] > asked.ledger["simulations"]
+    drawn = build_method(useful, MethodConfig("best-of-n")).play(
+        [PublicProblem("p", PROMPT)], np.random.default_rng(0)
+    )[0]
+    assert isinstance(drawn, SampledGame)
+    assert len(drawn.answers) <= 2

@@ -21,8 +21,8 @@ def test_every_promised_name_is_there() -> None:
     for name in tokenzero.__all__:
         assert getattr(tokenzero, name) is not None
         assert name in dir(tokenzero)
-    with pytest.raises(AttributeError, match="hf_generate"):
-        tokenzero.hf_generate  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="hg_generate"):
+        tokenzero.hg_generate  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize("first", ["", "import tokenzero.selfplay\n", "from tokenzero import selfplay\n"])

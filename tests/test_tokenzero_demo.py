@@ -23,7 +23,7 @@ def _row(method: str, simulations: int, n: int, accuracy: float, tokens: float) 
         "ci95": [max(0.0, accuracy - 0.1), min(1.0, accuracy + 0.1)],
         "mean_tokens": tokens,
         "p95_tokens": tokens,
-        "wall_s": 0.1,
+        "seconds": 0.1,
         "mean_depth": 4.0,
     }
 
@@ -60,7 +60,7 @@ def test_the_comparison_says_when_best_of_n_never_gets_there() -> None:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenzero.config.load_config", lambda preset, overrides: small_config())
     monkeypatch.setattr(demo, "BUDGETS", {"gumbel": (0, 4), "puct": (4,), "frontier": (8,)})
-    monkeypatch.setattr("tokenzero.bench_depth.SAMPLES", (1, 2))
+    monkeypatch.setattr("tokenzero.bench_settings.SAMPLES", (1, 2))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -108,8 +108,9 @@ def test_pictures_are_drawn_from_rows_with_gaps() -> None:
     records[1]["greedy_accuracy"] = None
     for curves in ([("round 0", ROWS)], [("round 0", ROWS[:4]), ("round 2", ROWS)]):
         assert demo_picture(records, curves, "title").startswith(b"\x89PNG")
-    report = {"task": "countdown", "split": "test", "problems": 5, "verifier": "gold", "rows": ROWS[:1]}
-    assert depth_picture(report).startswith(b"\x89PNG")
+    for rows in (ROWS[:1], ROWS):
+        report = {"task": "countdown", "split": "test", "problems": 5, "verifier": "gold", "seeds": [1]}
+        assert depth_picture({**report, "pooled": rows}).startswith(b"\x89PNG")
 
 
 def test_rounds_read_as_rows(capsys: pytest.CaptureFixture[str]) -> None:

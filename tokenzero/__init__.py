@@ -1,8 +1,9 @@
 """AlphaZero for token sequences: one search for self-play, for better answers at test time, and for
 benchmarks.
 
-``load`` a model and ``generate`` with a ``Search``; ``selfplay`` runs a ``SelfPlayConfig``. Importing this
-package imports neither torch nor transformers: the names below load what they need when they are first used.
+``load`` a model and ``generate`` with a ``Search``; ``selfplay`` runs a ``SelfPlayConfig``; ``hf_generate``
+is for ``generate`` of transformers. Importing this package imports neither torch nor transformers: the names
+below load what they need when they are first used.
 """
 
 from __future__ import annotations
@@ -16,31 +17,40 @@ if TYPE_CHECKING:
     from tokenzero.answering import Candidate, Generation
     from tokenzero.api import Engine, Search, load, selfplay
     from tokenzero.config import load_config
+    from tokenzero.hf_decoding import hf_generate
     from tokenzero.mcts.errors import InputError
     from tokenzero.selfplay.config import SelfPlayConfig
+    from tokenzero.selfplay.methods import MethodConfig
+    from tokenzero.selfplay.session import Budget
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Candidate",
     "Engine",
     "Generation",
     "InputError",
+    "MethodConfig",
     "Search",
     "SelfPlayConfig",
     "__version__",
+    "hf_generate",
     "load",
     "load_config",
     "selfplay",
 ]
 
 _HOMES = {
+    "Budget": "tokenzero.selfplay.session",
     "Candidate": "tokenzero.answering",
     "Engine": "tokenzero.api",
     "Generation": "tokenzero.answering",
     "InputError": "tokenzero.mcts.errors",
+    "MethodConfig": "tokenzero.selfplay.methods",
     "Search": "tokenzero.api",
     "SelfPlayConfig": "tokenzero.selfplay.config",
+    "hf_generate": "tokenzero.hf_decoding",
     "load": "tokenzero.api",
     "load_config": "tokenzero.config",
 }

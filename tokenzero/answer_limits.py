@@ -96,6 +96,15 @@ def with_limit(task: Task, limit: int) -> Task:
         def automaton(self, pieces: Sequence[str]) -> Automaton | None:
             return task.automaton(pieces)
 
+        def steps(self, answer: str) -> int:
+            return task.steps(answer)
+
+        def actions(self, problem: PublicProblem, answer: str) -> Sequence[str] | None:
+            return task.actions(problem, answer)
+
+        def final_answer(self, answer: str) -> str:
+            return task.final_answer(answer)
+
         def score(self, problem: Problem, answer: str) -> float:
             return task.score(problem, answer)
 

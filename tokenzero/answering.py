@@ -1,4 +1,4 @@
-"""Methods by name, and one prompt answered by any of them. What ``generate`` prints is made here.
+"""One prompt answered by any method. What ``generate`` prints is made here.
 
 It opens no models (see ``checkpoint``) and scores nothing against gold answers (see ``selfplay.evaluation``).
 """
@@ -6,8 +6,8 @@ It opens no models (see ``checkpoint``) and scores nothing against gold answers 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,13 @@ import numpy as np
 from tokenzero.checkpoint import Opened
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tokenizers import encode_prompt
-from tokenzero.selfplay.game import Game
-from tokenzero.selfplay.methods import (
-    BeamSearch,
-    BestOfN,
-    Method,
-    SampledGame,
-    Search,
-    SelfConsistency,
-    greedy,
-    searching,
-)
+from tokenzero.selfplay.game import End, Game
+from tokenzero.selfplay.methods import SEARCHES, Budget, Method, MethodConfig, SampledGame, build
+from tokenzero.selfplay.recorded_tree import RecordedTree
+from tokenzero.selfplay.session import play_all
 from tokenzero.tasks import PublicProblem
 
-SEARCHES = ("puct", "gumbel", "frontier")
-METHODS = ("greedy", "sample", "beam", "best-of-n", "self-consistency", *SEARCHES)
-SAMPLES = 16
-"""Samples or beams where nobody says otherwise."""
+OnTrees = Callable[[list[RecordedTree]], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,9 @@ class Generation:
 
     ``tokens`` are the answer's ids, its end mark included. ``value`` in [-1, 1] is the outcome by the public
     verdict where there is one, else the value of the prompt after search, else (sampling without a verdict)
-    None. ``ledger`` has the fields of ``policy.ledger.Ledger``.
+    None. ``ledger`` has the fields of ``policy.ledger.Ledger``. ``end`` is what ended it (see
+    ``selfplay.game.Game``). ``solved`` is what was said of it at test time and ``verified_by`` by whom: the
+    "public" verifier, or the "judge" or the "value" that stood in for one; None where nobody was asked.
     """
 
     text: str
@@ -63,57 +55,47 @@ class Generation:
     seed: int
     ledger: dict[str, int | float]
     candidates: list[Candidate]
+    end: End
+    solved: bool | None
+    verified_by: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON."""
         return asdict(self)
 
 
-def build_method(
-    opened: Opened, name: str | None, simulations: int | None = None, n: int | None = None
-) -> Method:
-    """The method called ``name``; None is the checkpoint's own search.
+def build_method(opened: Opened, config: MethodConfig | None = None) -> Method:
+    """The method of ``config``; without one the checkpoint's own search. What nobody says of its budget is
+    the checkpoint's useful budget of that method, where it was measured.
 
-    Raises InputError for an unknown name or a number out of its range.
+    Raises InputError for a combination that the parts cannot serve.
     """
-    parts = opened.parts
-    if name is None or name in SEARCHES:
-        return Search(parts, searching(opened.search, name, simulations))
-    if name == "greedy":
-        return greedy(parts)
-    if name == "sample":
-        return BestOfN(parts, 1, name="sample")
-    samples = SAMPLES if n is None else n
-    if name == "beam":
-        return BeamSearch(parts, samples)
-    if name == "best-of-n":
-        return BestOfN(parts, samples)
-    if name == "self-consistency":
-        return SelfConsistency(parts, samples)
-    raise InputError(_unknown(name))
+    asked = config or MethodConfig()
+    useful = opened.useful.get(asked.method or opened.search.method)
+    if useful is not None and asked.simulations is None and asked.n is None:
+        searches = budget_field(asked.method or opened.search.method) == "simulations"
+        asked = replace(asked, simulations=useful) if searches else replace(asked, n=useful)
+    return build(opened.parts, opened.search, asked, opened.leaf)
 
 
-def check_methods(names: list[str]) -> list[str]:
-    """``names`` if all are tree searches, else InputError."""
-    for name in names:
-        if name not in SEARCHES:
-            raise InputError(
-                _unknown(name)
-                if name not in METHODS
-                else f"{name} is no search; use one of {', '.join(SEARCHES)}"
-            )
-    return names
+def budget_field(method: str) -> str:
+    """The field of ``MethodConfig`` that says how much ``method`` may do: "simulations" or "n"."""
+    return "simulations" if method in SEARCHES else "n"
 
 
-def _unknown(name: str) -> str:
-    near = get_close_matches(name, METHODS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"method {name!r} does not exist; {hint}there are {', '.join(METHODS)}"
+def answer(
+    opened: Opened,
+    method: Method,
+    prompt: str,
+    seed: int,
+    budget: Budget | None = None,
+    stop: Sequence[str] = (),
+    on_trees: OnTrees | None = None,
+) -> Generation:
+    """Answer one prompt, within ``budget``; the answer ends before the first of ``stop`` too. ``on_trees`` is
+    called with the search trees, none where the method searches none.
 
-
-def answer(opened: Opened, method: Method, prompt: str, seed: int) -> Generation:
-    """Answer one prompt. Raises InputError for a prompt that is empty, too long, outside the vocabulary or
-    not the task's.
+    Raises InputError for a prompt that is empty, too long, outside the vocabulary or not the task's.
     """
     if seed < 0:
         raise InputError(f"seed is {seed}; give a whole number of at least 0")
@@ -121,8 +103,13 @@ def answer(opened: Opened, method: Method, prompt: str, seed: int) -> Generation
     # The task reads prompts too; what is wrong with the text itself should be said first.
     encode_prompt(parts.student.tokenizer, prompt, parts.student.max_length - parts.task.max_answer_tokens)
     before = method.ledger.copy()
-    problem = PublicProblem("prompt", prompt, parts.task.name)
-    game = method.play([problem], np.random.default_rng(seed))[0]
+    problem = PublicProblem("prompt", prompt, parts.task.name, stop=tuple(stop))
+    rng = np.random.default_rng(seed)
+    if on_trees is None:
+        game = method.play([problem], rng, budget=budget)[0]
+    else:
+        game = play_all(method.session(1), [problem], rng, budget, None, keep_trees=True)[0]
+        on_trees(game.trees)
     return Generation(
         text=game.text,
         tokens=list(game.tokens),
@@ -131,6 +118,9 @@ def answer(opened: Opened, method: Method, prompt: str, seed: int) -> Generation
         seed=seed,
         ledger=method.ledger.since(before).as_dict(),
         candidates=_candidates(opened, method, game),
+        end=game.end,
+        solved=None if game.verdict is None else game.verdict == 1.0,
+        verified_by=game.verified_by or (None if game.verdict is None else "public"),
     )
 
 
@@ -146,8 +136,12 @@ def _candidates(opened: Opened, method: Method, game: Game) -> list[Candidate]:
     if method.name == "greedy":
         return []
     move, pieces = game.moves[0], opened.parts.pieces
+
+    def text(action: int) -> str:
+        return pieces.text(game.steps.get(action, (action,))).strip()
+
     found = [
-        Candidate(pieces.text([int(action)]).strip(), int(visits), float(q) if visits else None, float(prior))
+        Candidate(text(int(action)), int(visits), float(q) if visits else None, float(prior))
         for action, visits, q, prior in zip(move.actions, move.visits, move.q, move.prior, strict=True)
         if action >= 0
     ]

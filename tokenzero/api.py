@@ -6,7 +6,8 @@ It prints nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from tokenzero.answering import Generation, answer, build_method
 from tokenzero.checkpoint import Opened, open_model
+from tokenzero.judging import JudgeFunction, judge_of
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.student import Student
@@ -21,10 +23,12 @@ from tokenzero.policy.tiers import EngineConfig
 from tokenzero.problem_choice import first_problems
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.evaluation import Score, evaluate
+from tokenzero.selfplay.evaluator import LeafConfig
 from tokenzero.selfplay.listener import Listener
-from tokenzero.selfplay.methods import Method
+from tokenzero.selfplay.methods import Budget, Method, MethodConfig
 from tokenzero.selfplay.run import Run
 from tokenzero.tasks import Task
+from tokenzero.value import Judge
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,20 @@ class Engine:
         prompt: str,
         search: Search | None = None,
         *,
-        method: str | None = None,
+        method: str | MethodConfig | None = None,
         n: int | None = None,
         seed: int = 1,
+        budget: Budget | None = None,
+        stop: Sequence[str] = (),
     ) -> Generation:
-        """Answer ``prompt`` by tree search (``search``), or by ``method``: greedy, sample, beam, best-of-n or
-        self-consistency with ``n`` samples or beams. Neither: the model's default search. Same seed, same
-        answer.
+        """Answer ``prompt`` by tree search (``search``), or by ``method``: a name, with ``n`` samples or
+        beams, or a ``MethodConfig`` with everything. Neither: the model's default search. When ``budget`` is
+        spent the best answer so far is given; it ends before the first of ``stop`` too. Same seed, same
+        answer, unless the budget is one of seconds.
 
         Raises InputError for a prompt the model or task cannot take and for an unknown method.
         """
-        return answer(self._opened, self._method(search, method, n), prompt, seed)
+        return answer(self._opened, self._method(search, method, n), prompt, seed, budget, stop)
 
     def evaluate(
         self,
@@ -86,25 +93,31 @@ class Engine:
         problems: int | None = None,
         search: Search | None = None,
         *,
-        method: str | None = None,
+        method: str | MethodConfig | None = None,
         n: int | None = None,
         seed: int = 1,
+        budget: Budget | None = None,
     ) -> Score:
         """Accuracy on the first ``problems`` of a split (all by default), with its interval and what it
-        cost.
+        cost. ``budget`` is for each problem, its seconds for all of them together.
         """
         chosen = first_problems(self.task, split, problems)
-        return evaluate(self._method(search, method, n), self.task, chosen, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        return evaluate(self._method(search, method, n), self.task, chosen, rng, budget=budget)
 
-    def _method(self, search: Search | None, method: str | None, n: int | None) -> Method:
+    def _method(self, search: Search | None, method: str | MethodConfig | None, n: int | None) -> Method:
         if search is None:
-            return build_method(self._opened, method, None, n)
+            if isinstance(method, MethodConfig):
+                if n is not None:
+                    raise InputError(f"n={n} and a MethodConfig are both given; say n in the MethodConfig")
+                return build_method(self._opened, method)
+            return build_method(self._opened, MethodConfig(method, n=n))
         if method is not None:
             raise InputError(f"search and method {method!r} are both given; give one")
         opened = self._opened
         if search.config is not None:
-            opened = Opened(opened.parts, search.config, opened.source)
-        return build_method(opened, search.method or opened.search.method, search.simulations)
+            opened = replace(opened, search=search.config, useful={})
+        return build_method(opened, MethodConfig(search.method, search.simulations))
 
 
 def load(
@@ -113,14 +126,21 @@ def load(
     task: str | None = None,
     max_new_tokens: int | None = None,
     engine: EngineConfig | None = None,
+    judge: Judge | JudgeFunction | None = None,
+    judge_eta: float = 0.5,
 ) -> Engine:
     """Open a run directory (its latest checkpoint), a checkpoint directory or a hub name.
 
     ``task`` defaults to what the checkpoint was trained on; ``max_new_tokens`` to the task's limit.
-    ``engine`` says how the model is forwarded: the lean forward, a memory cap.
+    ``engine`` says how the model is forwarded: the lean forward, a memory cap. ``judge``, or a function of
+    (prompt, partial answer) to -1, 0 or 1, shifts the values that searches see by ``judge_eta`` in [0, 1].
     Raises InputError: nothing loadable there, a damaged file, or an unknown task.
     """
-    return Engine(open_model(model, task, max_new_tokens, engine))
+    opened = open_model(model, task, max_new_tokens, engine)
+    if judge is not None:
+        opened.parts.judge = judge_of(judge)
+        opened = replace(opened, leaf=LeafConfig(judge_eta=judge_eta))
+    return Engine(opened)
 
 
 def selfplay(

@@ -1,8 +1,8 @@
 """From a MODEL word (run directory, checkpoint directory or hub name) to parts that can play.
 
 A checkpoint is a Hugging Face directory; the value head (``value_head.json``) and the defaults
-(``tokenzero.json``: its task, search and ends of answers) beside it are optional. It does not play and writes
-nothing.
+(``tokenzero.json``: its task, search and ends of answers; ``useful_budget.json``: how much search it can
+use) beside it are optional. It does not play and writes nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from tokenzero.policy.student import Student
 from tokenzero.policy.tiers import EngineConfig, open_engine
 from tokenzero.selfplay.assessment import detectors
 from tokenzero.selfplay.config import TaskConfig, TerminalKind
-from tokenzero.selfplay.evaluator import Parts
+from tokenzero.selfplay.evaluator import LeafConfig, Parts
+from tokenzero.selfplay.methods import searching
 from tokenzero.selfplay.net import HEAD_FILE
 from tokenzero.selfplay.run_directory import playing_checkpoint
 from tokenzero.tasks import Task, get_task
+from tokenzero.useful_budget import read_useful_budgets
 from tokenzero.value import ValueHead
 
 DEFAULTS_FILE = "tokenzero.json"
@@ -47,11 +49,17 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to play: its ``parts``, its default ``search``, and where it came ``source`` from."""
+    """A model ready to play: its ``parts``, its default ``search``, and where it came ``source`` from.
+
+    ``useful`` holds the useful budget of each method for which it was measured (see ``useful_budget``);
+    ``search`` has its own method's already. ``leaf`` is how searches price states.
+    """
 
     parts: Parts
     search: SearchConfig
     source: str
+    useful: Mapping[str, int] = field(default_factory=dict)
+    leaf: LeafConfig = field(default_factory=LeafConfig)
 
 
 def open_model(
@@ -84,7 +92,9 @@ def open_model(
         value_head=head,
         terminal=detectors(defaults.terminal, student),
     )
-    return Opened(parts, defaults.search, source)
+    useful = read_useful_budgets(source)
+    search = searching(defaults.search, None, useful.get(defaults.search.method))
+    return Opened(parts, search, source, useful)
 
 
 def _value_head(source: str, student: Student) -> ValueHead | None:

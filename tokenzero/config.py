@@ -69,13 +69,25 @@ def load_config(
     if preset is not None and path is not None:
         raise InputError("give --preset or --config, not both; a file may say 'preset: NAME' itself")
     layers = _file_layers(Path(path)) if path is not None else _preset_layers(preset or DEFAULT_PRESET)
-    layers.extend(_override_layer(word) for word in overrides)
+    return bind_layers(SelfPlayConfig, [*layers, *map(override_layer, overrides)])
+
+
+def bind_layers(kind: type[Record], layers: Sequence[Layer]) -> Record:
+    """A record of type ``kind`` from ``layers``, later ones over earlier ones.
+
+    Raises InputError, one line, for an unknown key, a wrong type or a value out of its range.
+    """
     for layer in layers:
-        _check_names(SelfPlayConfig, layer.values, (), layer.source)
+        _check_names(kind, layer.values, (), layer.source, kind)
+    return bind(kind, merge_layers(layers), layers)
+
+
+def merge_layers(layers: Sequence[Layer]) -> Values:
+    """The settings of all ``layers``, later ones over earlier ones."""
     merged: Values = {}
     for layer in layers:
         merged = _merged(merged, layer.values)
-    return bind(SelfPlayConfig, merged, layers)
+    return merged
 
 
 def bind(kind: type[Record], values: Values, layers: Sequence[Layer]) -> Record:
@@ -165,7 +177,8 @@ def _file_layers(path: Path) -> list[Layer]:
     return [own] if base is None else [*_preset_layers(base), own]
 
 
-def _override_layer(word: str) -> Layer:
+def override_layer(word: str) -> Layer:
+    """What ``--set word`` says. Raises InputError where it is not ``a.b=value``."""
     source = f"--set {word}"
     path, equals, text = word.partition("=")
     parts = path.split(".")
@@ -215,9 +228,9 @@ def _still_fitting(old: Values, new: Mapping[str, Any]) -> Values:
     return old
 
 
-def _check_names(kind: type[Any], values: Any, path: tuple[str, ...], source: str) -> None:
+def _check_names(kind: type[Any], values: Any, path: tuple[str, ...], source: str, whole: type[Any]) -> None:
     """Refuse keys that the records do not have, with the full dotted path and the nearest name that
-    exists.
+    exists in the record or else anywhere in the ``whole``.
     """
     known = [field.name for field in fields(kind)]
     if not isinstance(values, Mapping):
@@ -229,10 +242,10 @@ def _check_names(kind: type[Any], values: Any, path: tuple[str, ...], source: st
         here = (*path, str(key))
         if key not in known:
             raise InputError(
-                f"{source}: {'.'.join(here)} is not an option; {_nearest(path, str(key), known)}"
+                f"{source}: {'.'.join(here)} is not an option; {_nearest(path, str(key), known, whole)}"
             )
         for inner, place, item in _records(hints[key], value, here, source):
-            _check_names(inner, item, place, source)
+            _check_names(inner, item, place, source, whole)
 
 
 def _records(
@@ -276,11 +289,11 @@ def _of_kind(members: Sequence[type[Any]], values: Any, path: tuple[str, ...], s
     return kinds[kind]
 
 
-def _nearest(path: tuple[str, ...], key: str, known: list[str]) -> str:
+def _nearest(path: tuple[str, ...], key: str, known: list[str], whole: type[Any]) -> str:
     near = get_close_matches(key, known, n=1)
     if near:
         return f"did you mean {'.'.join((*path, near[0]))!r}?"
-    elsewhere = [".".join(place) for place in _all_paths(SelfPlayConfig, ()) if place[-1] == key]
+    elsewhere = [".".join(place) for place in _all_paths(whole, ()) if place[-1] == key]
     if elsewhere:
         return f"did you mean {elsewhere[0]!r}?"
     return f"use one of {', '.join(known)}"

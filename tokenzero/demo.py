@@ -77,38 +77,36 @@ def measure(
     listener: Progression,
     label: str,
 ) -> list[Row]:
-    """The rows of ``bench depth`` for one checkpoint on the first ``problems`` test problems: each search of
-    ``budgets`` with its numbers of simulations, 0 being greedy, then best-of-N.
+    """The pooled rows of ``bench depth`` for one checkpoint on the first ``problems`` test problems: each
+    search of ``budgets`` with its numbers of simulations, 0 being greedy, then best-of-N.
     """
-    from tokenzero.bench_depth import SAMPLES, depth_rows
+    from tokenzero import bench_settings
+    from tokenzero.bench_curves import draw, pooled
+    from tokenzero.bench_outcomes import games_of, measure
     from tokenzero.checkpoint import open_model
     from tokenzero.problem_choice import first_problems
 
     opened = open_model(checkpoint)
     chosen = first_problems(opened.parts.task, "test", problems)
-    listener.stage(f"test problems, {label}", sum(map(len, budgets.values())) + len(SAMPLES))
-    rows: list[Row] = []
-    for index, (method, simulations) in enumerate(budgets.items()):
-        rows += depth_rows(
-            opened.parts,
-            opened.parts.task,
-            chosen,
-            simulations,
-            SAMPLES if index == len(budgets) - 1 else (),
-            opened.search,
-            seed,
-            methods=[method],
-            on_row=lambda row: listener.advance(1),
+    settings = [
+        setting
+        for method, simulations in budgets.items()
+        for setting in bench_settings.settings_of(
+            [*(["greedy"] if 0 in simulations else []), method], simulations, ()
         )
-    return rows
+    ]
+    settings += bench_settings.settings_of(["best-of-n"], (), bench_settings.SAMPLES)
+    listener.stage(f"test problems, {label}", games_of(settings, [seed], len(chosen)))
+    outcomes = measure(opened, settings, chosen, [seed], on_games=listener.advance)
+    return pooled(outcomes, draw(1, len(chosen)))
 
 
 def report(out: Path, task: str, records: Sequence[Row], curves: Sequence[tuple[str, list[Row]]]) -> None:
     """Write the picture and the rows below ``out`` and print the tables, the comparison and where things
     are.
     """
-    from tokenzero.commands.bench import COLUMNS as DEPTH_COLUMNS
-    from tokenzero.commands.bench import row_cells
+    from tokenzero.commands.bench_play import COLUMNS as DEPTH_COLUMNS
+    from tokenzero.commands.bench_play import row_cells
     from tokenzero.plots import demo_picture
     from tokenzero.policy.atomic import write_bytes, write_text
 
@@ -131,7 +129,7 @@ def comparison(rows: Sequence[Row]) -> list[str]:
     """One line for each search: what best-of-N pays for the accuracy of its deepest one, and how many times
     more that is.
     """
-    from tokenzero.bench_depth import tokens_to_reach
+    from tokenzero.bench_curves import tokens_to_reach
 
     sampled = [row for row in rows if row["method"] == "best-of-n"]
     searched = [row for row in rows if row["simulations"]]

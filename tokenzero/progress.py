@@ -68,6 +68,11 @@ class Progression:
         if self._bar is not None:
             self._progress.advance(self._bar, count)
 
+    def name(self, name: str) -> None:
+        """The stage goes on under another name: what it has come to."""
+        if self._bar is not None:
+            self._progress.update(self._bar, description=name)
+
     def record(self, record: dict[str, Any]) -> None:
         """A round is finished: one row, under a header before the first, and a line for each alarm."""
         self._round = int(record["round"]) + 1

@@ -9,8 +9,10 @@ from __future__ import annotations
 from tokenzero.selfplay.methods.beams import BeamSearch
 from tokenzero.selfplay.methods.build import build, searching
 from tokenzero.selfplay.methods.config import METHODS, SEARCHES, MethodConfig, unknown_method
-from tokenzero.selfplay.methods.samples import Answer, BestOfN, SampledGame, SelfConsistency
+from tokenzero.selfplay.methods.decoder import Answer, SampledGame
+from tokenzero.selfplay.methods.samples import BestOfN, SelfConsistency
 from tokenzero.selfplay.methods.search import Search, greedy
+from tokenzero.selfplay.methods.steps import Dvts, StepBeam
 from tokenzero.selfplay.session import Budget, Method, OnGames
 
 __all__ = [
@@ -20,12 +22,14 @@ __all__ = [
     "BeamSearch",
     "BestOfN",
     "Budget",
+    "Dvts",
     "Method",
     "MethodConfig",
     "OnGames",
     "SampledGame",
     "Search",
     "SelfConsistency",
+    "StepBeam",
     "build",
     "greedy",
     "searching",

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.decoding import Sampling
+from tokenzero.policy.sampling import Sampling
 
 SEARCHES = ("puct", "gumbel", "frontier")
 DRAWING = ("sample", "best-of-n", "self-consistency")
@@ -21,6 +21,12 @@ METHODS = ("greedy", "sample", "beam", "best-of-n", "self-consistency", *STEPWIS
 CHOOSERS = ("verifier", "value", "judge", "likelihood")
 VOTES = ("count", "likelihood", "value")
 GRANULARITIES = ("token", "step", "environment")
+_RANGES = (
+    ("length_penalty", -10.0, 10.0),
+    ("diversity", 0.0, 1e6),
+    ("min_kld_gain", 0.0, 1e6),
+    ("stand_in", -1.0, 1.0),
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,9 @@ class MethodConfig:
         a state, by step-beam, dvts and searches over steps.
     sampling: how tokens are drawn by methods that draw.
     smart_pruning, min_kld_gain: early stop of puct (see ``mcts.SearchConfig``).
-    stand_in: where the task has no public verifier frontier search may take finished answers that the judge
-        accepts, or whose value is at least this, for solutions; None refuses such tasks.
+    stand_in: where the task has no public verifier frontier search takes finished answers that the judge
+        accepts for solutions; without a judge, those whose value is at least this, from -1 to 1. Without
+        either it refuses such tasks.
 
     Raises InputError for an unknown method, a number out of its range, and an option of another method.
     """
@@ -77,9 +84,20 @@ class MethodConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"{name} is {value}; give a whole number of at least {low}")
+        for name, least, most in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:  # NaN is in no range
+                raise InputError(f"{name} is {value}; give a number from {least:g} to {most:g}")
         self._only_known()
 
     def _only_known(self) -> None:
+        if self.granularity != "step" and self.method not in STEPWISE:
+            for name in ("delimiter", "step_tokens", "proposals"):
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        f"{name} means nothing at granularity {self.granularity}; leave it out or use "
+                        "granularity step"
+                    )
         for option in fields(self):
             if option.name == "method" or getattr(self, option.name) == _DEFAULTS[option.name]:
                 continue

@@ -10,6 +10,7 @@ import numpy as np
 from tokenzero.answering import build_method
 from tokenzero.commands.opening import opened_model
 from tokenzero.mcts.errors import InputError
+from tokenzero.method_options import budget_of, method_config, with_stop
 from tokenzero.problem_choice import first_problems
 from tokenzero.progress import percent, print_table, showing
 from tokenzero.selfplay.evaluation import Score, evaluate
@@ -21,11 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--seed is {arguments.seed}; give a whole number of at least 0")
     opened = opened_model(arguments)
     task = opened.parts.task
-    problems = first_problems(task, arguments.split, arguments.problems)
-    method = build_method(opened, arguments.method, arguments.simulations, arguments.n)
+    problems = with_stop(first_problems(task, arguments.split, arguments.problems), arguments.stop)
+    method = build_method(opened, method_config(arguments))
+    rng = np.random.default_rng(arguments.seed)
     with showing() as listener:
         listener.stage(method.name, len(problems))
-        score = evaluate(method, task, problems, np.random.default_rng(arguments.seed), listener.advance)
+        score = evaluate(method, task, problems, rng, listener.advance, budget_of(arguments))
     if arguments.json:
         print(json.dumps(as_record(score, task.name, arguments.split)))
     else:

@@ -10,5 +10,10 @@ from tokenzero.policy.tiers import EngineConfig
 
 def opened_model(arguments: argparse.Namespace) -> Opened:
     """MODEL with --task, --max-new-tokens where the verb has it, --no-lean and --memory-mb."""
-    engine = EngineConfig(lean=not arguments.no_lean, memory_mb=arguments.memory_mb)
-    return open_model(arguments.model, arguments.task, getattr(arguments, "max_new_tokens", None), engine)
+    limit = getattr(arguments, "max_new_tokens", None)
+    return open_model(arguments.model, arguments.task, limit, engine_config(arguments))
+
+
+def engine_config(arguments: argparse.Namespace) -> EngineConfig:
+    """How models are forwarded: --no-lean and --memory-mb."""
+    return EngineConfig(lean=not arguments.no_lean, memory_mb=arguments.memory_mb)
