@@ -1,10 +1,12 @@
 # Everything a newcomer needs: `make demo` shows it working, `make test` proves it. Each sets itself up first.
 # PYTHON chooses the interpreter (3.11 to 3.13). TORCH_ARGS goes to the one pip call that installs torch, for
-# example an --index-url with builds for your accelerator. PYTEST_ARGS goes to pytest.
+# example an --index-url with builds for your accelerator. PYTEST_ARGS goes to pytest, which has two processes of one
+# thread each.
 
 PYTHON ?= python3
 TORCH_ARGS ?=
 PYTEST_ARGS ?=
+PYTEST = -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -32,11 +34,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m tokenzero.demo --out runs/demo
 
+test quick: export OMP_NUM_THREADS = 1
+
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST)
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -x -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) -x -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

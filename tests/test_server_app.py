@@ -420,6 +420,8 @@ def test_what_cannot_be_served_is_refused_by_name(
         b'{"prompt": "\\ud800"}',
         b'{"prompt": "a", "model": "\\ud800"}',
         b'{"\\ud800": 1}',
+        b'{"prompt": "a", "": 1}',
+        b'{"prompt": "a", "Not A Name": 1}',
         b'{"prompt": "a", "temperature": NaN}',
         b'{"prompt": "a", "temperature": 1e999}',
         b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",

@@ -14,7 +14,7 @@ from tokenzero.tasks.problem import check_split
 
 
 def test_a_public_problem_has_no_place_for_a_reference() -> None:
-    assert [field.name for field in fields(PublicProblem)] == ["id", "prompt", "tag"]
+    assert [field.name for field in fields(PublicProblem)] == ["id", "prompt", "tag", "limit", "stop", "ids"]
     assert all(field.type == "str" for field in fields(PublicProblem))
     problem = PublicProblem("a", "b")
     with pytest.raises((AttributeError, TypeError)):

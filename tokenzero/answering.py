@@ -133,7 +133,7 @@ def _value(game: Game) -> float | None:
 def _candidates(opened: Opened, method: Method, game: Game) -> list[Candidate]:
     if isinstance(game, SampledGame):
         return [] if method.name == "sample" else _answers(game)
-    if method.name == "greedy":
+    if method.name == "greedy" or not game.moves:  # a budget may be spent before the first search
         return []
     move, pieces = game.moves[0], opened.parts.pieces
 

@@ -96,7 +96,7 @@ def _invalid(error: RequestValidationError) -> ApiError:
         return refused(f"the body is no valid JSON: {first['ctx']['error']} at byte {first['loc'][-1]}")
     param = ".".join(path) or None
     if kind == "extra_forbidden":
-        return refused(f"there is no parameter {path[-1]!r} here; leave it out", param)
+        return refused(f"there is no parameter {str(first['loc'][-1])!r} here; leave it out", param)
     return refused(f"{param}: {message}" if param else message, param)
 
 
