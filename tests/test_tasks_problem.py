@@ -14,8 +14,12 @@ from tokenzero.tasks.problem import check_split
 
 
 def test_a_public_problem_has_no_place_for_a_reference() -> None:
-    assert [field.name for field in fields(PublicProblem)] == ["id", "prompt", "tag", "limit", "stop", "ids"]
-    assert all(field.type == "str" for field in fields(PublicProblem))
+    assert {field.name: field.type for field in fields(PublicProblem)} == {
+        **{name: "str" for name in ("id", "prompt", "tag")},
+        "limit": "int | None",
+        "stop": "tuple[str, ...]",
+        "ids": "tuple[int, ...]",
+    }
     problem = PublicProblem("a", "b")
     with pytest.raises((AttributeError, TypeError)):
         object.__setattr__(problem, "reference", "42")  # slots: not even by force

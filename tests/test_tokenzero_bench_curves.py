@@ -52,8 +52,7 @@ def _made(
         list(range(1, seeds + 1)),
         [str(p) for p in range(problems)],
         np.stack(solved).astype(np.bool_),
-        np.stack(tokens).astype(np.int64),
-        np.stack(tokens).astype(np.int64),
+        *(np.stack(tokens).astype(np.int64) for _ in range(3)),
         np.full(shape, wall),
     )
 

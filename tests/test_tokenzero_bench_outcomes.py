@@ -13,12 +13,22 @@ import pyarrow.parquet
 import pytest
 from small_run import finished_run
 
-from tokenzero.bench_outcomes import ROW_KEYS, Outcomes, as_csv, as_rows, games_of, measure, write_outcomes
+from tokenzero.bench_outcomes import (
+    ROW_KEYS,
+    Outcomes,
+    as_csv,
+    as_rows,
+    games_of,
+    measure,
+    shared_tokens,
+    write_outcomes,
+)
 from tokenzero.bench_settings import Setting, beside_greedy_and_samples, settings_of
 from tokenzero.checkpoint import Opened, open_model
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.sampling import Sampling
-from tokenzero.selfplay.methods import MethodConfig
+from tokenzero.selfplay.methods import Answer, MethodConfig, SampledGame
+from tokenzero.tasks import PublicProblem
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +191,17 @@ def test_what_follows_a_setting_that_takes_too_much_is_left_out(opened: Opened) 
     np.testing.assert_array_equal(found.tokens, whole.tokens[[0, 1, 2, 5]])
     np.testing.assert_array_equal(found.solved, whole.solved[[0, 1, 2, 5]])
     assert sum(games) == games_of(settings, (1, 2), 6)
+
+
+def test_shared_tokens_pay_once_for_what_samples_begin_with(opened: Opened) -> None:
+    prompt = [5, 6, 7]
+    answers = [Answer(tokens, "", 0.0, None) for tokens in ([1, 2, 3], [1, 2, 4], [1, 5, 3], [1, 2, 3])]
+    game = SampledGame(PublicProblem("p", ""), prompt, forwarded=3 + 4 * 2, answers=answers)
+    assert shared_tokens(game, "best-of-n") == 3 + 3  # 1, 1 2, 1 5; last tokens are not forwarded
+    assert shared_tokens(game, "beam") == game.forwarded
+    settings = settings_of(["greedy", "best-of-n", "self-consistency"], [], [1, 8])
+    found = _played(opened, settings, (1, 2))
+    np.testing.assert_array_equal(found.shared[:2], found.tokens[:2])
+    np.testing.assert_array_equal(found.shared[3], found.tokens[3])  # one sample shares nothing
+    assert (found.shared <= found.tokens).all()
+    assert found.shared[4].sum() < found.tokens[4].sum()

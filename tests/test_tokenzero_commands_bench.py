@@ -50,7 +50,7 @@ def test_depth_keeps_its_contract(cli: Any, tmp_path: Path) -> None:
     found = _json(cli(*words, "--out", tmp_path, "--json"))
     assert set(found) == {
         *("task", "split", "problems", "checkpoint", "verifier", "seeds", "against", "useful_budget", "rows"),
-        *("pooled", "greedy", "equal_tokens", "equal_seconds", "tokens_to_reach"),
+        *("pooled", "greedy", "equal_tokens", "equal_shared", "equal_seconds", "tokens_to_reach"),
     }
     keys = {
         *("method", "simulations", "n", "seed", "accuracy", "ci95", "mean_tokens", "p95_tokens", "wall_s"),

@@ -23,7 +23,7 @@ MULTIPLES = (2, 4, 8, 16)
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
-Cost = Literal["tokens", "seconds"]
+Cost = Literal["tokens", "shared", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,14 @@ def first_crossing(x: Floats, y: Floats, height: Floats) -> Floats:
 
 
 def curves(outcomes: Outcomes, draws: Draws, cost: Cost) -> Curves:
-    """The curves over tokens forwarded, or over seconds of wall time, per problem.
+    """The curves over tokens forwarded, tokens if samples shared what they begin with, or seconds of wall
+    time, per problem.
 
     Problems are played together, so that their seconds cannot be told apart: resampling problems leaves
     them.
     """
-    costs = outcomes.tokens if cost == "tokens" else outcomes.wall_s / len(outcomes.ids)
+    seconds = outcomes.wall_s / len(outcomes.ids)
+    costs = {"tokens": outcomes.tokens, "shared": outcomes.shared, "seconds": seconds}[cost]
     methods = [setting.method for setting in outcomes.settings]
     means = draws.means(costs)
     unit = float(means[0, methods.index("greedy")]) if "greedy" in methods else None

@@ -26,11 +26,13 @@ def depth_report(opened: Opened, outcomes: Outcomes, split: str, against: str) -
     ``task``, ``split``, ``problems``, ``checkpoint``, ``verifier`` (see :func:`verifier_of`), ``seeds``,
     ``against`` (the reference method), ``useful_budget`` (of each method that it was measured for);
     ``rows``, one a setting and seed (``bench_outcomes.as_rows``), and ``pooled``, one a setting; ``greedy``,
-    its ``tokens`` and ``seconds`` a problem, or None; ``equal_tokens`` and ``equal_seconds``
-    (``bench_curves.equal_cost``) and ``tokens_to_reach`` (``bench_curves.to_reach``).
+    its ``tokens`` and ``seconds`` a problem, or None; ``equal_tokens``, ``equal_shared`` and
+    ``equal_seconds`` (``bench_curves.equal_cost``) and ``tokens_to_reach`` (``bench_curves.to_reach``).
     """
     draws = draw(len(outcomes.seeds), len(outcomes.ids))
-    by_tokens, by_seconds = (curves(outcomes, draws, cost) for cost in ("tokens", "seconds"))
+    by_tokens = curves(outcomes, draws, "tokens")
+    by_shared = curves(outcomes, draws, "shared")
+    by_seconds = curves(outcomes, draws, "seconds")
     return {
         "task": opened.parts.task.name,
         "split": split,
@@ -44,6 +46,7 @@ def depth_report(opened: Opened, outcomes: Outcomes, split: str, against: str) -
         "pooled": pooled(outcomes, draws),
         "greedy": None if by_tokens.unit is None else {"tokens": by_tokens.unit, "seconds": by_seconds.unit},
         "equal_tokens": equal_cost(by_tokens, against),
+        "equal_shared": equal_cost(by_shared, against),
         "equal_seconds": equal_cost(by_seconds, against),
         "tokens_to_reach": to_reach(by_tokens, against),
     }

@@ -21,6 +21,9 @@ from tokenzero.bench_settings import Setting
 from tokenzero.checkpoint import Opened
 from tokenzero.policy.atomic import write_bytes
 from tokenzero.selfplay.evaluation import play_and_score, wilson
+from tokenzero.selfplay.game import Game
+from tokenzero.selfplay.methods import SampledGame
+from tokenzero.selfplay.methods.config import DRAWING
 from tokenzero.tasks import Problem
 
 OUTCOMES_FILE = "outcomes.parquet"
@@ -49,6 +52,8 @@ class Outcomes:
     """R settings, S seeds, P problems (``ids``).
 
     ``solved`` bool [R, S, P]; ``tokens`` i64 [R, S, P] forwarded for a problem, its prompt included;
+    ``shared`` i64 [R, S, P], what that would be if samples of a problem shared what they begin with (see
+    :func:`shared_tokens`);
     ``depth`` i64 [R, S, P], how many tokens past the prompt a method looked at most; ``wall_s`` f64 [R, S],
     seconds for all problems together. A setting that draws nothing was played with one seed and stands under
     each.
@@ -59,6 +64,7 @@ class Outcomes:
     ids: list[str]
     solved: npt.NDArray[np.bool_]
     tokens: Counts
+    shared: Counts
     depth: Counts
     wall_s: npt.NDArray[np.float64]
 
@@ -82,13 +88,13 @@ def measure(
     shape = (len(seeds), len(problems))
     played: list[Setting] = []
     beyond: set[str] = set()
-    columns: list[list[npt.NDArray[Any]]] = [[], [], [], []]
+    columns: list[list[npt.NDArray[Any]]] = [[], [], [], [], []]
     for setting in settings:
         if setting.method in beyond:
             if on_games is not None:
                 on_games(games_of([setting], seeds, len(problems)))
             continue
-        row = np.zeros(shape, np.bool_), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        row = (np.zeros(shape, np.bool_), *(np.zeros(shape, np.int64) for _ in range(3)))
         seconds = np.zeros(len(seeds))
         for s, seed in enumerate(seeds if setting.draws else seeds[:1]):
             if on_setting is not None:
@@ -100,7 +106,8 @@ def measure(
             rest = slice(s, s + 1) if setting.draws else slice(None)
             row[0][rest] = [value >= 1.0 for value in scores]
             row[1][rest] = [game.forwarded for game in games]
-            row[2][rest] = [game.depth for game in games]
+            row[2][rest] = [shared_tokens(game, setting.method) for game in games]
+            row[3][rest] = [game.depth for game in games]
             seconds[rest] = score.ledger.wall_s
         played.append(setting)
         for column, values in zip(columns, (*row, seconds), strict=True):
@@ -109,6 +116,19 @@ def measure(
             beyond.add(setting.method)
     ids = [problem.public.id for problem in problems]
     return Outcomes(played, list(seeds), ids, *(np.stack(column) for column in columns))
+
+
+def shared_tokens(game: Game, method: str) -> int:
+    """Tokens that a game would forward if its samples were one tree, in which what they begin with is paid
+    once. It is the count most favourable to sampling: samples that are drawn side by side cannot know what
+    they will share. For methods that draw no samples, what they did forward.
+    """
+    if method not in DRAWING or not isinstance(game, SampledGame):
+        return game.forwarded
+    prefixes = {
+        tuple(answer.tokens[:length]) for answer in game.answers for length in range(1, len(answer.tokens))
+    }
+    return min(game.forwarded, len(game.prompt) + len(prefixes) + game.ledger.value_tokens)
 
 
 def _warm_up(opened: Opened, settings: Sequence[Setting], problems: Sequence[Problem]) -> None:
@@ -198,6 +218,7 @@ def _columns(checkpoint: str, outcomes: Outcomes) -> dict[str, Any]:
         "problem": np.asarray(outcomes.ids)[p].tolist(),
         "solved": outcomes.solved.ravel(),
         "tokens": outcomes.tokens.ravel(),
+        "shared_tokens": outcomes.shared.ravel(),
         "depth": outcomes.depth.ravel(),
         "seconds": share.ravel(),
     }

@@ -56,7 +56,11 @@ def _show(report: Report, written: Sequence[Path]) -> None:
     if report["greedy"] is None:
         print("no greedy row, so no tables at equal cost; add greedy to --methods")
     else:
-        for key, words in (("equal_tokens", "forwarded tokens"), ("equal_seconds", "wall time")):
+        for key, words in (
+            ("equal_tokens", "forwarded tokens"),
+            ("equal_shared", "tokens if samples of a problem shared what they begin with"),
+            ("equal_seconds", "wall time"),
+        ):
             _show_equal(report, key, words)
         _show_reach(report)
     for method, budget in report["useful_budget"].items():
