@@ -15,7 +15,7 @@ from tokenzero.tasks.problem import check_split
 
 def test_a_public_problem_has_no_place_for_a_reference() -> None:
     assert {field.name: field.type for field in fields(PublicProblem)} == {
-        **{name: "str" for name in ("id", "prompt", "tag")},
+        **dict.fromkeys(("id", "prompt", "tag"), "str"),
         "limit": "int | None",
         "stop": "tuple[str, ...]",
         "ids": "tuple[int, ...]",
