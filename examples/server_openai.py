@@ -9,13 +9,14 @@ Start the server first, then run this:
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import openai
 
 
-def main(url: str, prompt: str) -> None:
+def main(url: str, prompt: str, key: str = "none") -> None:
     """Ask the same problem in several ways."""
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key) as client:
         model = client.models.list().data[0].id
 
         plain = client.completions.create(model=model, prompt=prompt, max_tokens=12, seed=1)
@@ -46,5 +47,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--prompt", default="10 9 1 1 -> 20 :", help="one that the model reads")
+    parser.add_argument("--api-key-file", help="whose first line is the key, where the server wants one")
     arguments = parser.parse_args()
-    main(arguments.url, arguments.prompt)
+    file = arguments.api_key_file
+    main(arguments.url, arguments.prompt, Path(file).read_text().split()[0] if file else "none")

@@ -1,9 +1,11 @@
 """Games played by PUCT or Gumbel search: a search for each position, and a move committed after it.
 
-A game's budget is shared out evenly: each search may use what is left of the tokens and seconds over the
-number of moves that may still come, which is the longest answer less what is committed. Where a share is too
-small for a search the policy's likeliest token is played, so that an answer is complete as often as can be;
-when nothing is left the game ends as it is.
+A game's budget is shared out over the m moves that may still come, the longest answer less what is
+committed: the next search may use 2 / (m + 1) of the tokens and seconds that are left, so that shares fall in
+a straight line, because early moves decide more and later searches go on in trees that are half known. A
+token for each later move is set aside first. Where a share is too small for a search the policy's likeliest
+token is played, so that an answer is complete as often as can be; when nothing is left the game ends as it
+is.
 """
 
 from __future__ import annotations
@@ -171,10 +173,11 @@ class MoveSession(TreeSession):
         evaluator = self._evaluator
         moves = evaluator.moves(self._row[places])
         dear = evaluator.dearest(places)
-        tokens = np.maximum(0, self._left(places) // moves - dear)
+        left = self._left(places)
+        tokens = np.maximum(0, np.minimum(2 * (left // (moves + 1)), left - (moves - 1) * dear) - dear)
         self._cap[places] = evaluator.spent[places] + tokens
         now = self._shared.clock()
-        seconds = (self._deadline[places] - now) / moves
+        seconds = 2 * (self._deadline[places] - now) / (moves + 1)
         self._until[places] = now + seconds
         return np.where(seconds < 2 * self._forward_s, 0, np.minimum(wanted, tokens // dear))
 

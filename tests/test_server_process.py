@@ -274,5 +274,5 @@ def test_an_address_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main(["serve", str(checkpoint()), "--port", str(port)]) == 1
+        assert main(["serve", str(checkpoint()), "--port", str(port)]) == 2
     assert f"127.0.0.1:{port}" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -120,8 +120,23 @@ def answer(
         candidates=_candidates(opened, method, game),
         end=game.end,
         solved=None if game.verdict is None else game.verdict == 1.0,
-        verified_by=game.verified_by or (None if game.verdict is None else "public"),
+        verified_by=verified_by(game),
     )
+
+
+def warm_up(opened: Opened, method: Method, prompt: str) -> None:
+    """Begin an answer by ``method`` and throw it away: what is compiled once on a machine, which takes up to
+    half a minute, must not count against a deadline."""
+    problem = PublicProblem("warm-up", prompt, opened.parts.task.name, limit=2)
+    method.play([problem], np.random.default_rng(0))
+
+
+def verified_by(game: Game) -> str | None:
+    """Who accepted the answer: the "public" verifier, the "judge" or the "value" that stood in; None where
+    nobody did."""
+    if game.verdict is not None:
+        return (game.verified_by or "public") if game.verdict == 1.0 else None
+    return game.verified_by or None if game.terminal_value == 1.0 else None
 
 
 def _value(game: Game) -> float | None:

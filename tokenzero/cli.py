@@ -58,6 +58,10 @@ def guarded(program: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
         return _fail("output was closed before it was complete", 1)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, 1)
+    except MemoryError as error:
+        return _fail(
+            f"not enough memory ({error}); ask for less, for example fewer --simulations or samples", 2
+        )
     except KeyboardInterrupt:
         return interrupted()
 

@@ -2,7 +2,9 @@
 checkpoint, where ``generate`` and the server read it.
 
 The JSON object is {"task", "split", "problems", "checkpoint", "verifier", "method", "budget", "seeds",
-"rows", "out"}; ``rows`` are ``bench_curves.pooled``'s, ``out`` is the file, or None for a model from the hub.
+"rows", "out"}; ``rows`` are ``bench_curves.pooled``'s,
+``out`` is the file, or None where nothing was kept: for a model from the hub, and where the largest budget
+that was tried is the best.
 """
 
 from __future__ import annotations
@@ -56,13 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
     }
     directory = Path(opened.source)
     kept = {**report, "options": options}
-    out = str(write_useful_budget(directory, method, kept)) if directory.is_dir() else None
+    edge = chosen == len(budgets) - 1  # what lies beyond may be better: nothing to go by yet
+    out = str(write_useful_budget(directory, method, kept)) if directory.is_dir() and not edge else None
     if arguments.json:
         print(json.dumps({**report, "out": out}))
         return 0
     title = f"{opened.source}\n{task.name}, {arguments.split}, {verdicts(verifier_of(task))}"
     print_table(COLUMNS, [row_cells(row) for row in rows], title)
-    largest = ", the largest that was tried: more may help" if chosen == len(budgets) - 1 else ""
-    print(f"useful budget of {method}: {budgets[chosen]} ({percent(rows[chosen]['accuracy'])}){largest}")
-    print("a model from the hub has no directory to keep it in" if out is None else f"wrote {out}")
+    print(f"useful budget of {method}: {budgets[chosen]} ({percent(rows[chosen]['accuracy'])})")
+    if edge:
+        print("it is the largest that was tried and more may help, so it is not kept: widen --budgets")
+    elif out is None:
+        print("a model from the hub has no directory to keep it in")
+    else:
+        print(f"from now on the default of {method} for this checkpoint; remove {out} to undo it")
     return 0

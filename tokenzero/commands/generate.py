@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tokenzero.answering import Generation, answer, build_method
+from tokenzero.answering import Generation, answer, build_method, warm_up
 from tokenzero.commands.opening import opened_model
 from tokenzero.mcts.errors import InputError
 from tokenzero.method_options import budget_of, method_config
@@ -22,9 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = sys.stdin.read().rstrip("\r\n") if arguments.prompt == "-" else arguments.prompt
     opened = opened_model(arguments)
     method = build_method(opened, method_config(arguments))
+    budget = budget_of(arguments)
+    if budget is not None and budget.seconds is not None:
+        warm_up(opened, build_method(opened, method_config(arguments)), prompt)
     trees: list[RecordedTree] = []
     keep = trees.extend if arguments.tree is not None else None
-    found = answer(opened, method, prompt, arguments.seed, budget_of(arguments), arguments.stop, keep)
+    found = answer(opened, method, prompt, arguments.seed, budget, arguments.stop, keep)
     if arguments.tree is not None:
         if not trees:
             raise InputError(f"method {found.method} searches no tree; use puct, gumbel or frontier")
@@ -36,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(found)
     if opened.parts.task.public_verifier and not found.solved:
-        print("not solved", file=sys.stderr)
+        spent = "" if found.tokens else ": the budget was spent before an answer began"
+        print(f"not solved{spent}", file=sys.stderr)
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tokenzero.checkpoint import Opened, open_model
 from tokenzero.commands.opening import engine_config
+from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tiers import is_batch_invariant
 from tokenzero.server.config import ServeConfig
@@ -21,6 +22,8 @@ NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 def run(arguments: argparse.Namespace) -> int:
     """Open the model, serve it, and come back when the process is told to stop."""
+    if not 0 <= arguments.port <= 65535:
+        raise InputError(f"--port is {arguments.port}; give a number from 0 (any free one) to 65535")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"the server needs {', '.join(missing)}; run: pip install 'tokenzero[serve]'")
@@ -53,7 +56,7 @@ def _say(url: str, opened: Opened, locked: bool) -> None:
     body = json.dumps({"prompt": "...", "max_tokens": 32, "search": {}})
     lines = [
         f"{opened.source} ({task.name}) at {url}/v1, described at {url}/docs",
-        f"search: {search.method}, {search.simulations} simulations; {_repeatable(opened)}",
+        f"search: {search.method}, {_effort(search)}; {_repeatable(opened)}",
         f"try: curl {url}/v1/completions{key} -H 'Content-Type: application/json' -d '{body}'",
     ]
     for line in lines:
@@ -64,3 +67,10 @@ def _repeatable(opened: Opened) -> str:
     if is_batch_invariant(opened.parts.engine, opened.parts.student):
         return "same seed, same answer, whatever else is asked"
     return "same seed, same answer but for rounding: this model's forward depends on what shares it"
+
+
+def _effort(search: SearchConfig) -> str:
+    """How hard the default search tries: frontier search may be bounded by tokens alone."""
+    return (
+        f"{search.simulations} simulations" if search.tokens is None else f"{search.tokens} tokens a problem"
+    )

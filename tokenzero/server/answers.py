@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokenzero.answering import verified_by
 from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import SampledGame
@@ -103,7 +104,7 @@ def _search(service: Service, found: Order, game: Game) -> dict[str, Any]:
         "simulations": game.simulations,
         "depth": game.depth,
         "end": game.end,
-        "verified_by": game.verified_by or (None if game.verdict is None else "public"),
+        "verified_by": verified_by(game),
     }
     if found.search is not None and found.search.return_tree:
         name = service.trees.keep(game)

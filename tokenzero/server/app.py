@@ -152,5 +152,6 @@ def _model(service: Service) -> dict[str, Any]:
         "search": {
             "method": service.opened.search.method,
             "simulations": service.opened.search.simulations,
+            "tokens": service.opened.search.tokens,
         },
     }

@@ -18,6 +18,7 @@ from types import FrameType
 import uvicorn
 
 from tokenzero.checkpoint import Opened
+from tokenzero.mcts.errors import InputError
 from tokenzero.server.app import create_app
 from tokenzero.server.conductor import Conductor
 from tokenzero.server.config import ServeConfig
@@ -78,14 +79,16 @@ def run(
 ) -> None:
     """Serve until the process is told to stop; ``started(url)`` is called when requests are taken.
 
-    Raises OSError when the address cannot be had.
+    Raises InputError when the address cannot be had.
     """
     app = create_app(opened, config)
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     try:
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
+        raise InputError(
+            f"{host}:{port} cannot be had ({error.strerror}); give another --port, or 0 for any free one"
+        ) from error
     with listener:
         shown = f"[{host}]" if ":" in host else host
         server = Server(
