@@ -9,7 +9,6 @@ refused here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,29 +27,9 @@ from tokenzero.selfplay.step_table import Offer, StepTable
 from tokenzero.tasks import PublicProblem
 
 
-@dataclass(frozen=True)
-class Steps:
-    """Makes the evaluator of a `Player` that searches over steps: sampled by ``rules``, or, where they are
-    None, named by the task.
-    """
-
-    rules: StepRules | None = None
-
-    def __call__(
-        self,
-        parts: Parts,
-        config: LeafConfig,
-        candidates: int,
-        places: int,
-        grader: Grader | None = None,
-        stand_in: StandIn | None = None,
-    ) -> StepEvaluator:
-        """See ``player.EvaluatorFactory``."""
-        return StepEvaluator(self.rules, parts, config, candidates, places, grader, stand_in)
-
-
 class StepEvaluator(LeafEvaluator):
-    """Evaluates states that lie whole steps apart; see `Steps` for ``rules``, `LeafEvaluator` for the rest.
+    """Evaluates states that lie whole steps apart: steps sampled by ``rules``, or, where they are None, named
+    by the task; see `LeafEvaluator` for the rest. Bound to its rules it is a ``player.EvaluatorFactory``.
 
     The prior of a step is the student's likelihood of it, over that of all that is offered with it: steps end
     at the same marks, so none is the beginning of another, and likelihoods of long and short ones compare. It

@@ -22,7 +22,7 @@ from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import Budget, MethodConfig, build
 from tokenzero.selfplay.session import Asked
 from tokenzero.selfplay.step_drafts import StepRules
-from tokenzero.selfplay.step_evaluator import StepEvaluator, Steps
+from tokenzero.selfplay.step_evaluator import StepEvaluator
 from tokenzero.tasks import PublicProblem, Task
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.maze import MazeConfig, MazeTask
@@ -43,7 +43,7 @@ def likelihood(parts: Parts, prompt: list[int], answer: list[int], step: list[in
 
 def opened(parts: Parts, rules: StepRules | None, width: int, problem: PublicProblem) -> tuple[Any, int]:
     """An evaluator with one game, and its root."""
-    evaluator = Steps(rules)(parts, LeafConfig(), width, 1)
+    evaluator = StepEvaluator(rules, parts, LeafConfig(), width, 1)
     rows = evaluator.open(np.zeros(1, np.int64), [problem], [np.random.default_rng(3)], [0])
     return evaluator, int(rows[0])
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from small_run import finished_run
+from tiny import TokenCounter
 
 from tokenzero.answer_limits import FreeText
-from tokenzero.answering import answer, build_method
+from tokenzero.answering import WARM_UP_TOKENS, answer, build_method, warm_up
 from tokenzero.checkpoint import Opened, open_model
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.sampling import Sampling
@@ -32,6 +34,18 @@ PROMPT = "2 3 4 -> 10 :"
 @pytest.fixture(scope="module")
 def opened() -> Opened:
     return open_model(finished_run())
+
+
+def _free() -> Opened:
+    """The same model on free text, where no verdict and no automaton make a tree small."""
+    own = open_model(finished_run())
+    parts = Parts(
+        student=own.parts.student,
+        engine=own.parts.engine,
+        task=FreeText(8),
+        value_head=own.parts.value_head,
+    )
+    return Opened(parts, own.search, "free")
 
 
 def _asked(name: str, simulations: int, n: int) -> MethodConfig:
@@ -204,6 +218,18 @@ def test_a_budget_of_tokens_is_kept(opened: Opened) -> None:
     assert found.end in ("budget", "ended")
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_warm_up_begins_an_answer_and_stays_small_whatever_the_method_may_do(name: str) -> None:
+    free = _free()
+    config = _asked(name, 20_000, 200)
+    method = build_method(free, replace(config, stand_in=0.0) if name == "frontier" else config)
+    counter = TokenCounter(free.parts.student)
+    warm_up(free, method, PROMPT)
+    prompt = 7  # <bos> and six words
+    assert prompt < counter.tokens <= prompt + WARM_UP_TOKENS
+    assert method.ledger.simulations <= WARM_UP_TOKENS
+
+
 def test_an_answer_ends_before_a_stop_string(opened: Opened) -> None:
     whole = answer(opened, build_method(opened, MethodConfig("greedy")), PROMPT, 1).text
     word = whole.split()[2]
@@ -213,8 +239,6 @@ def test_an_answer_ends_before_a_stop_string(opened: Opened) -> None:
 
 
 def test_the_useful_budget_is_the_default_of_its_method(opened: Opened) -> None:
-    from dataclasses import replace
-
     useful = replace(opened, useful={"puct": 3, "best-of-n": 2})
     asked = answer(useful, build_method(useful, MethodConfig("puct")), PROMPT, 1)
     assert asked == replace(

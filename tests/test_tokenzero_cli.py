@@ -249,6 +249,11 @@ def test_settings_that_do_not_exist(cli: Any, tmp_path: Path) -> None:
 def test_models_that_are_not_there(cli: Any, tmp_path: Path) -> None:
     words = ("--prompt", PROMPT)
     _one_line(cli("generate", tmp_path / "none", *words), 2, "does not exist")
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "aa").touch()
+    _one_line(cli("generate", tmp_path / "none", *words), 2, f"does not exist; {tmp_path} holds a, b")
+    _one_line(cli("generate", tmp_path / "no" / "none", *words), 2, "does not exist")
     _one_line(cli("generate", tmp_path, *words), 2, "holds no config.json")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     _one_line(cli("generate", tmp_path / "run", *words), 2, "no finished checkpoint yet")

@@ -23,6 +23,9 @@ from tokenzero.tasks import PublicProblem
 
 OnTrees = Callable[[list[RecordedTree]], None]
 
+WARM_UP_TOKENS = 64
+"""Most tokens that a warm-up forwards beside its prompt."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -126,9 +129,15 @@ def answer(
 
 def warm_up(opened: Opened, method: Method, prompt: str) -> None:
     """Begin an answer by ``method`` and throw it away: what is compiled once on a machine, which takes up to
-    half a minute, must not count against a deadline."""
+    half a minute, must not count against a deadline. However much the method may do, no more than
+    `WARM_UP_TOKENS` tokens are forwarded beside the prompt.
+
+    Raises InputError as `answer` does.
+    """
     problem = PublicProblem("warm-up", prompt, opened.parts.task.name, limit=2)
-    method.play([problem], np.random.default_rng(0))
+    prompt_tokens = len(encode_prompt(opened.parts.student.tokenizer, prompt))
+    budget = Budget(tokens=prompt_tokens + WARM_UP_TOKENS)
+    method.play([problem], np.random.default_rng(0), budget=budget)
 
 
 def verified_by(game: Game) -> str | None:

@@ -113,9 +113,7 @@ def resolve(model: str | Path) -> str:
     """The directory or hub name to load: a run directory stands for the checkpoint whose weights play now."""
     path = Path(model)
     if not path.exists() and (path.is_absolute() or (path.parent.is_dir() and path.parent != Path("."))):
-        beside = (
-            sorted(one.name for one in path.parent.iterdir() if one.is_dir()) if path.parent.is_dir() else []
-        )
+        beside = sorted(one.name for one in path.parent.glob("*/"))
         holds = f"; {path.parent} holds {', '.join(beside[:8])}" if beside else ""
         raise InputError(f"{path} does not exist{holds}")
     if not (path / "checkpoints").is_dir():

@@ -31,7 +31,6 @@ def continuation_tokens(student: Student, text: str) -> list[int]:
     return ids
 
 
-@torch.no_grad()
 def continuation_log_probs(
     student: Student,
     contexts: Sequence[Sequence[int]],
@@ -68,6 +67,20 @@ def continuation_log_probs(
 
 def _next_token_log_probs(student: Student, sequences: Sequence[Sequence[int]]) -> Reals:
     """f64 [B, T - 1]: entry t is the log-probability of token t + 1 given those up to t."""
+    ids, logits = next_token_logits(student, sequences)
+    chosen = logits.gather(-1, ids[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
+    array: Reals = chosen.double().cpu().numpy()
+    return array
+
+
+@torch.no_grad()
+def next_token_logits(
+    student: Student, sequences: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids i64 [B, T] of B sequences, padded at the right to the longest, and logits [B, T - 1, V] in the
+    model's own precision: those at t are for the token at t + 1. Both are on the student's device; what is
+    said at padding means nothing. One forward, without gradients.
+    """
     width = max(len(sequence) for sequence in sequences)
     ids = torch.full((len(sequences), width), student.pad_id, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -75,7 +88,5 @@ def _next_token_log_probs(student: Student, sequences: Sequence[Sequence[int]]) 
         ids[row, : len(sequence)] = torch.tensor(sequence)
         mask[row, : len(sequence)] = 1
     ids, mask = ids.to(student.device), mask.to(student.device)
-    logits = student.forward(ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    chosen = logits.gather(-1, ids[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
-    array: Reals = chosen.double().cpu().numpy()
-    return array
+    logits: torch.Tensor = student.forward(ids, attention_mask=mask, use_cache=False).logits
+    return ids, logits[:, :-1]

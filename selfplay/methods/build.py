@@ -6,6 +6,7 @@ It opens no models and reads no command line.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from tokenzero.mcts import SearchConfig
 from tokenzero.selfplay.evaluator import LeafConfig, LeafEvaluator, Parts
@@ -17,7 +18,7 @@ from tokenzero.selfplay.methods.steps import Dvts, StepBeam
 from tokenzero.selfplay.player import EvaluatorFactory
 from tokenzero.selfplay.session import Method
 from tokenzero.selfplay.step_drafts import PROPOSALS, STEP_TOKENS, StepRules
-from tokenzero.selfplay.step_evaluator import Steps
+from tokenzero.selfplay.step_evaluator import StepEvaluator
 
 SAMPLES = 16
 """Samples or beams where nobody says otherwise."""
@@ -40,9 +41,9 @@ def build(parts: Parts, search: SearchConfig, config: MethodConfig, leaf: LeafCo
         evaluator: EvaluatorFactory = LeafEvaluator
         if config.granularity == "step":
             rules = _rules(config)
-            own, evaluator = replace(own, candidates=rules.proposals), Steps(rules)
+            own, evaluator = replace(own, candidates=rules.proposals), partial(StepEvaluator, rules)
         elif config.granularity == "environment":
-            own, evaluator = replace(own, candidates=ACTIONS), Steps()
+            own, evaluator = replace(own, candidates=ACTIONS), partial(StepEvaluator, None)
         return Search(
             parts,
             own,

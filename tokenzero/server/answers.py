@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenzero.answering import verified_by
@@ -63,11 +64,30 @@ def empty(service: Service, found: Order, index: int) -> Answer:
     return Answer(index, found.prompts[index // found.body.choices], "", [], "length", None)
 
 
-async def with_scores(service: Service, given: Sequence[Answer], top: int, ledger: Ledger) -> list[Scored]:
-    """Scores of the whole sequences of answers; what they cost is added to ``ledger``."""
+async def with_scores(
+    service: Service, given: Sequence[Answer], top: int | None, ledger: Ledger
+) -> list[Answer]:
+    """The answers with the scores of their whole sequences and the ``top`` likeliest tokens at each place, or
+    as they are where ``top`` is None; what that costs is added to ``ledger``.
+    """
+    if top is None:
+        return list(given)
     sequences = [[*one.prompt.ids, *one.tokens] for one in given]
     ledger.prefill_tokens += sum(len(sequence) for sequence in sequences if len(sequence) > 1)
-    return await scored(service, sequences, top)
+    scores = await scored(service, sequences, top)
+    return [replace(one, scores=score) for one, score in zip(given, scores, strict=True)]
+
+
+def frame_of(service: Service, found: Order, prefix: str, kind: str) -> dict[str, Any]:
+    """What every object sent for an order says of itself; ``prefix`` begins its id, ``kind`` is the OpenAI
+    API's name of it."""
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": service.name,
+        "seed": found.seed,
+    }
 
 
 def cost(made: Sequence[Game]) -> Ledger:

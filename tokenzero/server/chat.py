@@ -6,8 +6,6 @@ added, so that a chat of one message asks what a completion of its text asks.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from tokenzero.server.answers import Answer, answer, cost, usage, with_scores
+from tokenzero.server.answers import Answer, answer, cost, frame_of, usage, with_scores
 from tokenzero.server.asking import Order, games, order, submit, unless_left
 from tokenzero.server.errors import refused
 from tokenzero.server.protocol import ChatBody, Message
@@ -73,10 +71,7 @@ async def _whole(service: Service, body: ChatBody, found: Order) -> dict[str, An
     made = await games(service, found.tickets)
     given = [answer(service, found, index, game) for index, game in enumerate(made)]
     ledger = cost(made)
-    top = _top(body)
-    if top is not None:
-        scores = await with_scores(service, given, top, ledger)
-        given = [replace(one, scores=score) for one, score in zip(given, scores, strict=True)]
+    given = await with_scores(service, given, _top(body), ledger)
     choices = [
         {
             "index": one.index,
@@ -85,12 +80,12 @@ async def _whole(service: Service, body: ChatBody, found: Order) -> dict[str, An
         }
         for one in given
     ]
-    frame = _frame(service, found, "chat.completion")
+    frame = frame_of(service, found, "chatcmpl", "chat.completion")
     return {**frame, "choices": choices, "usage": usage(service, found, made, ledger)}
 
 
 async def _streamed(service: Service, body: ChatBody, found: Order) -> Response:
-    frame = _frame(service, found, "chat.completion.chunk")
+    frame = frame_of(service, found, "chatcmpl", "chat.completion.chunk")
     if body.wants_usage:
         frame["usage"] = None
 
@@ -127,16 +122,6 @@ def _chunks(frame: dict[str, Any], event: dict[str, Any]) -> list[dict[str, Any]
 def _chunk(frame: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> dict[str, Any]:
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
     return {**frame, "choices": [choice]}
-
-
-def _frame(service: Service, found: Order, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": service.name,
-        "seed": found.seed,
-    }
 
 
 def _ending(service: Service, one: Answer) -> dict[str, Any]:

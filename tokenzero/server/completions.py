@@ -6,16 +6,13 @@ Without ``search`` an answer is one sample of the model over free text, as OpenA
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from tokenzero.server.answers import Answer, answer, chosen, cost, empty, usage, with_scores
+from tokenzero.server.answers import Answer, answer, chosen, cost, empty, frame_of, usage, with_scores
 from tokenzero.server.asking import Order, games, order, submit, unless_left
 from tokenzero.server.errors import refused
 from tokenzero.server.protocol import CompletionBody
@@ -62,11 +59,9 @@ async def _whole(service: Service, body: CompletionBody, found: Order) -> dict[s
         made = []
         given = [empty(service, found, index) for index in range(len(found.prompts) * body.choices)]
     ledger = cost(made)
-    if body.logprobs is not None:
-        scores = await with_scores(service, given, body.logprobs, ledger)
-        given = [replace(one, scores=score) for one, score in zip(given, scores, strict=True)]
+    given = await with_scores(service, given, body.logprobs, ledger)
     return {
-        **_frame(service, found),
+        **frame_of(service, found, "cmpl", "text_completion"),
         "choices": [_choice(service, body, one) for one in given],
         "usage": usage(service, found, made, ledger),
     }
@@ -75,7 +70,7 @@ async def _whole(service: Service, body: CompletionBody, found: Order) -> dict[s
 async def _streamed(service: Service, body: CompletionBody, found: Order) -> Response:
     if not found.tickets:
         raise refused("there is nothing to stream with max_tokens 0", "max_tokens")
-    frame = _frame(service, found)
+    frame = frame_of(service, found, "cmpl", "text_completion")
 
     def write(index: int, text: str, last: Answer | None) -> dict[str, Any]:
         if last is None:
@@ -93,16 +88,6 @@ async def _streamed(service: Service, body: CompletionBody, found: Order) -> Res
     events = pieces(service, found, write, top=body.logprobs, first=first)
     opening = framed(await anext(events))
     return EventStream(opening, events, framed, service.config.stall_s)
-
-
-def _frame(service: Service, found: Order) -> dict[str, Any]:
-    return {
-        "id": f"cmpl-{secrets.token_hex(12)}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": service.name,
-        "seed": found.seed,
-    }
 
 
 def _echoed(service: Service, prompt: str) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.student import Student
+from tokenzero.value.continuation_log_probs import next_token_logits
 
 ROWS = 16
 LOGITS = 1 << 26
@@ -56,16 +55,8 @@ def score(
     return found
 
 
-@torch.inference_mode()
 def _forward(student: Student, sequences: Sequence[Sequence[int]], top: int) -> list[Scored]:
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.full((len(sequences), width), student.pad_id, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    ids = ids.to(student.device)
-    logits = student.forward(ids, attention_mask=mask.to(student.device), use_cache=False).logits[:, :-1]
+    ids, logits = next_token_logits(student, sequences)
     log_probs = logits.log_softmax(-1)
     chosen = log_probs.gather(-1, ids[:, 1:, None])[..., 0].clamp(min=LEAST).tolist()
     if top:

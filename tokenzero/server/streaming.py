@@ -64,7 +64,8 @@ async def pieces(
                 if ticket.game.done():
                     made[index] = game = _game(ticket)
                     ledger.add(game.ledger)
-                    last = await _finished(service, found, index, game, top, ledger)
+                    whole = answer(service, found, index, game)
+                    [last] = await with_scores(service, [whole], top, ledger)
                 elif top is not None:
                     continue
                 text = growing[index].take() if last is None else growing[index].rest(last.text)
@@ -87,15 +88,6 @@ def _game(ticket: Ticket) -> Game:
     if error is not None:
         raise told(error) from error
     return ticket.game.result()
-
-
-async def _finished(
-    service: Service, found: Order, index: int, game: Game, top: int | None, ledger: Ledger
-) -> Answer:
-    given = answer(service, found, index, game)
-    if top is None:
-        return given
-    return replace(given, scores=(await with_scores(service, [given], top, ledger))[0])
 
 
 def _listener(
