@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_run import finished_run
-from tiny import TokenCounter
 
 from tokenzero.answer_limits import FreeText
 from tokenzero.answering import WARM_UP_TOKENS, answer, build_method, warm_up
@@ -36,16 +35,10 @@ def opened() -> Opened:
     return open_model(finished_run())
 
 
-def _free() -> Opened:
-    """The same model on free text, where no verdict and no automaton make a tree small."""
-    own = open_model(finished_run())
-    parts = Parts(
-        student=own.parts.student,
-        engine=own.parts.engine,
-        task=FreeText(8),
-        value_head=own.parts.value_head,
-    )
-    return Opened(parts, own.search, "free")
+def _free(opened: Opened) -> Opened:
+    """The same model for free text, which no verdict ends; nothing values a leaf."""
+    parts = Parts(student=opened.parts.student, engine=opened.parts.engine, task=FreeText(8))
+    return Opened(parts, opened.search, "free")
 
 
 def _asked(name: str, simulations: int, n: int) -> MethodConfig:
@@ -165,16 +158,8 @@ def test_simulations_and_method_change_only_themselves(opened: Opened) -> None:
     assert build_method(opened, MethodConfig("puct", simulations=0)).name == "greedy"
 
 
-def test_without_a_public_verdict_the_value_is_the_searchs_or_unknown() -> None:
-    free = Opened(
-        Parts(
-            student=(own := open_model(finished_run())).parts.student,
-            engine=own.parts.engine,
-            task=FreeText(8),
-        ),
-        own.search,
-        "free",
-    )
+def test_without_a_public_verdict_the_value_is_the_searchs_or_unknown(opened: Opened) -> None:
+    free = _free(opened)
     searched = answer(free, build_method(free, MethodConfig("gumbel", simulations=4)), PROMPT, 1)
     assert searched.value == 0.0  # nothing here values a leaf, and that is what the search says
     sampled = answer(free, build_method(free, MethodConfig("best-of-n", n=3)), PROMPT, 1)
@@ -219,15 +204,16 @@ def test_a_budget_of_tokens_is_kept(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_warm_up_begins_an_answer_and_stays_small_whatever_the_method_may_do(name: str) -> None:
-    free = _free()
+def test_a_warm_up_is_small_whatever_the_method_may_do(opened: Opened, name: str) -> None:
+    free = _free(opened)
+    free = replace(free, parts=replace(free.parts, value_head=opened.parts.value_head))
     config = _asked(name, 20_000, 200)
     method = build_method(free, replace(config, stand_in=0.0) if name == "frontier" else config)
-    counter = TokenCounter(free.parts.student)
     warm_up(free, method, PROMPT)
-    prompt = 7  # <bos> and six words
-    assert prompt < counter.tokens <= prompt + WARM_UP_TOKENS
-    assert method.ledger.simulations <= WARM_UP_TOKENS
+    spent = method.ledger
+    assert spent.prefill_tokens == 7  # <bos> and six words
+    assert 0 < spent.forwarded_tokens - 7 <= WARM_UP_TOKENS
+    assert spent.simulations <= 2 * WARM_UP_TOKENS  # two moves, a token for each simulation at most
 
 
 def test_an_answer_ends_before_a_stop_string(opened: Opened) -> None:

@@ -77,9 +77,9 @@ def _next_token_log_probs(student: Student, sequences: Sequence[Sequence[int]]) 
 def next_token_logits(
     student: Student, sequences: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids i64 [B, T] of B sequences, padded at the right to the longest, and logits [B, T - 1, V] in the
-    model's own precision: those at t are for the token at t + 1. Both are on the student's device; what is
-    said at padding means nothing. One forward, without gradients.
+    """Token ids i64 [B, T] of B sequences, padded at the right to the longest, and logits [B, T - 1, V] in
+    the model's own precision: those at t are for the token at t + 1. Both are on the student's device; what
+    is said at padding means nothing. One forward, without gradients.
     """
     width = max(len(sequence) for sequence in sequences)
     ids = torch.full((len(sequences), width), student.pad_id, dtype=torch.int64)
