@@ -6,13 +6,17 @@ is called hundreds of thousands of times a minute. It does not encode, and it ke
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from tokenizers import decoders, models
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Pieces"]
+__all__ = ["SPELT_BYTES", "Pieces"]
 
+_BYTE_FALLBACK = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+SPELT_BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+"""How SentencePiece spells the 256 single bytes in a vocabulary that falls back to them."""
 _BROKEN = "\ufffd"  # what an incomplete UTF-8 sequence decodes to
 
 
@@ -25,9 +29,9 @@ class Pieces:
     may still grow.
 
     `append` costs one lookup for word, character and byte-level tokenizers; any other decodes the token list
-    each time. `independent` is True when no token's text depends on its neighbours; `append` then never reads
-    `tokens` and `()` will do. Ids above the tokenizer's vocabulary (models pad theirs to a round size) add no
-    text.
+    each time (where characters fall back to bytes, only for a byte). `independent` is True when no token's
+    text depends on its neighbours; `append` then never reads `tokens` and `()` will do. Ids above the
+    tokenizer's vocabulary (models pad theirs to a round size) add no text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -45,6 +49,9 @@ class Pieces:
         ):
             self._bytes = [_token_bytes(name) for name in names]
             self._table = [_whole(piece) for piece in self._bytes]
+        elif isinstance(decoder, decoders.Sequence) and json.loads(decoder.__getstate__()) == _BYTE_FALLBACK:
+            bytes_alone = frozenset(SPELT_BYTES)
+            self._table = [None if name in bytes_alone else name for name in names]
         else:
             self._table = [None] * len(names)
         self.independent = None not in self._table

@@ -126,11 +126,6 @@ class Student:
             )
         try:
             tokenizer = load_tokenizer(str(name))
-            for origin in (
-                "is_local",
-                "local_files_only",
-            ):  # a copy saved later must not tell where it came from
-                tokenizer.init_kwargs.pop(origin, None)
             loaded: Any = AutoModelForCausalLM.from_pretrained(str(name), dtype="auto")
         except (StrictDataclassError, OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()

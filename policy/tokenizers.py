@@ -1,15 +1,16 @@
 """Tokenizers behind one face: each is a transformers fast tokenizer, so that checkpoints carry it.
 
-Three are made here without a download (fixed words, fixed characters, a byte-level BPE trained in this
-process); any other is loaded by name or directory. Text that grows token by token is `Pieces`, from its own
-file. This file does not apply chat templates, pad batches or truncate: a prompt that does not fit is refused,
-not cut.
+Four are made here without a download (fixed words, fixed characters with or without bytes for all others, a
+byte-level BPE trained in this process); any other is loaded by name or directory. Text that grows token by
+token is `Pieces`, from its own file. This file does not apply chat templates, pad batches or truncate: a
+prompt that does not fit is refused, not cut.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy.pieces import Pieces
+from tokenzero.policy.pieces import SPELT_BYTES, Pieces
 
 __all__ = [
     "SPECIALS",
     "Pieces",
+    "byte_fallback_tokenizer",
     "character_tokenizer",
     "encode_prompt",
     "from_spec",
@@ -67,11 +69,26 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     return _wrap(backend)
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def byte_fallback_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
+    """One token per character of `alphabet`, and of any other character its UTF-8 bytes, so that every text
+    without lone surrogates is encoded and `decode` gives it back.
+
+    Byte b has id 4 + b, character i of `alphabet` id 260 + i. Made for running text: nothing is put before
+    it, and a special token written out in it is read as ordinary characters.
+    Raises InputError when `alphabet` repeats a character.
+    """
+    vocabulary = _numbered("alphabet", [*SPELT_BYTES, *alphabet])
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return _wrap(backend, running_text=True)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, running_text: bool = False) -> PreTrainedTokenizerFast:
     """A byte-level BPE (as in GPT-2) learnt from `texts` in this process; it encodes any text without <unk>.
 
     `vocab_size` counts the 4 specials and the 256 bytes; fewer merges are learnt when the texts run out of
-    pairs.
+    pairs. `texts` is gone through once and not kept. With `running_text` nothing is put before a text, and
+    special tokens written out in it are read as ordinary characters.
     Raises InputError when `vocab_size` is below 260 or `texts` holds no text.
     """
     smallest = len(SPECIALS) + 256
@@ -79,8 +96,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         raise InputError(
             f"vocab_size: {vocab_size} is too small; 256 bytes and 4 specials need at least {smallest}"
         )
-    corpus = list(texts)
-    if not any(corpus):
+    remaining = (text for text in texts if text)
+    first = next(remaining, None)
+    if first is None:
         raise InputError("texts: nothing to learn a tokenizer from; give at least one non-empty text")
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -91,8 +109,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(corpus, trainer)
-    return _wrap(backend)
+    backend.train_from_iterator(chain([first], remaining), trainer)
+    return _wrap(backend, running_text)
 
 
 def from_spec(spec: Mapping[str, Any]) -> PreTrainedTokenizerFast:
@@ -138,6 +156,8 @@ def load_tokenizer(name_or_dir: str | PathLike[str]) -> PreTrainedTokenizerFast:
         raise InputError(
             f"tokenizer: {name!r} is a {type(tokenizer).__name__}; only fast tokenizers are supported"
         )
+    for origin in ("is_local", "local_files_only"):  # a copy saved later must not tell where it came from
+        tokenizer.init_kwargs.pop(origin, None)
     return tokenizer
 
 
@@ -211,12 +231,13 @@ def _numbered(name: str, symbols: list[str]) -> dict[str, int]:
     return vocabulary
 
 
-def _wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
+def _wrap(backend: Tokenizer, running_text: bool = False) -> PreTrainedTokenizerFast:
     pad, bos, eos, unk = SPECIALS
     backend.add_special_tokens(list(SPECIALS))
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, SPECIALS.index(bos))]
-    )
+    if not running_text:
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, SPECIALS.index(bos))]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=pad,
@@ -225,4 +246,5 @@ def _wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
         unk_token=unk,
         clean_up_tokenization_spaces=False,
         padding_side="left",
+        split_special_tokens=running_text,
     )

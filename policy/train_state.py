@@ -157,8 +157,9 @@ class TrainState:
                     )
                 parameter.copy_(weight)
                 if "step" in saved:
-                    moments = {key: saved[key].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
-                    self._optimizer.state[parameter] = {"step": saved["step"], **moments}
+                    self._optimizer.state[parameter] = {
+                        key: saved[key].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
                     steps = int(saved["step"])
         except (OSError, SafetensorError, KeyError) as error:
             raise InputError(

@@ -10,7 +10,7 @@ no keys and values and computes no loss.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,13 @@ class TrainingForward:
     for short sequences on the CPU), not what: the outputs are those of the model as it came, up to rounding.
 
     ``packs`` says whether several sequences may share a row, ``way`` how trees are read, ``fast`` whether the
-    faster kernels are in use.
+    faster kernels are in use. With ``autocast`` the model's products are computed in that type (bfloat16)
+    while its weights stay as they are; the trials, which coarse numbers would not pass, come before.
     """
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, autocast: torch.dtype | None = None) -> None:
         self._student = student
+        self._autocast: torch.dtype | None = None
         self._wanted: torch.Tensor | None = None
         self._hidden: torch.Tensor | None = None
         self._configs = attention_configs(student.model)
@@ -65,11 +67,18 @@ class TrainingForward:
         draw = np.random.default_rng(0)
         trial = [draw.integers(0, student.vocab_size, size=length).tolist() for length in lengths.tolist()]
         expected = self._try(trial, pad(lengths))
-        self.fast = self._speed_up() and self._agrees(expected, trial, pad(lengths))
-        if not self.fast:
-            self._slow_down()
+        if autocast is None:  # the faster kernels are for float32
+            self.fast = self._speed_up() and self._agrees(expected, trial, pad(lengths))
+            if not self.fast:
+                self._slow_down()
         self.packs = self._agrees(expected, trial, pack(lengths))
         self.way = self._find_way(draw)
+        self._autocast = autocast
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._student.device
 
     def layout(self, lengths: npt.NDArray[np.int64]) -> Layout:
         """How sequences of ``lengths`` i64 [N] are laid out: packed if that is right and worth it."""
@@ -141,7 +150,7 @@ class TrainingForward:
         self._wanted = torch.cat((wanted, wanted[:1].expand(spare))) if spare else wanted
         options = {} if positions is None else {"position_ids": positions}
         try:
-            with self._masked(mask, positions) as masks:
+            with self._masked(mask, positions) as masks, self._precision():
                 model = self._student.model
                 logits = model(input_ids=ids, use_cache=False, **options, **masks).logits[0, : len(wanted)]
             hidden = self._hidden
@@ -149,6 +158,12 @@ class TrainingForward:
             self._wanted = self._hidden = None
         assert hidden is not None
         return Output(logits if logits.dtype == torch.float64 else logits.float(), hidden)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """The type of products while the model is called."""
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._autocast)
 
     @contextmanager
     def _masked(self, mask: torch.Tensor | None, positions: torch.Tensor | None) -> Iterator[dict[str, Any]]:

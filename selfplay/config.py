@@ -164,7 +164,7 @@ class SelfPlayConfig:
             )
 
     def _check_teachers(self) -> None:
-        counted = any(isinstance(teacher, NgramConfig) for teacher in self.teachers)
+        counted = any(isinstance(teacher, NgramConfig) and teacher.counted for teacher in self.teachers)
         if counted and not self.pretrain.demonstrations:
             raise InputError(
                 "an ngram teacher is counted on the demonstrations, and pretrain.demonstrations is 0; "

@@ -50,15 +50,15 @@ class Teachers:
     @property
     def count_demonstrations(self) -> bool:
         """Whether the warm start's demonstrations are needed in every round."""
-        return self.any and any(isinstance(teacher, NgramConfig) for teacher in self._config.teachers)
+        return self.any and any(_counted(teacher) for teacher in self._config.teachers)
 
     def open(self, student: Student) -> None:
-        """Open what lasts, n-gram tables apart, so that mistakes show before the warm start.
+        """Open what lasts, apart from tables yet to be counted, so that mistakes show before the warm start.
 
         Raises InputError for models, functions and servers that cannot be opened.
         """
         for index, one in enumerate(self._config.teachers if self.any else ()):
-            if not isinstance(one, (*FOLLOWING, NgramConfig)):
+            if not isinstance(one, FOLLOWING) and not _counted(one):
                 self._lasting[index] = self._opened(one, student, list)
 
     def ensemble(
@@ -121,8 +121,9 @@ class Teachers:
         tokenizer = student.tokenizer
         match config:
             case NgramConfig():
-                sequences = [example.tokens for example in demonstrations()]
-                return NgramTeacher.fit(sequences, config.order, student.vocab_size)
+                return NgramTeacher.open(
+                    config, student.vocab_size, lambda: [example.tokens for example in demonstrations()]
+                )
             case ModelConfig():
                 return ModelTeacher.open(config, tokenizer)
             case BridgeConfig():
@@ -133,6 +134,10 @@ class Teachers:
                 return RemoteTeacher(config, tokenizer)
             case _:
                 raise AssertionError(f"{config} follows the student")
+
+
+def _counted(config: AnyTeacherConfig) -> bool:
+    return isinstance(config, NgramConfig) and config.counted
 
 
 def teachers_record(ensemble: Ensemble | None) -> dict[str, Any]:

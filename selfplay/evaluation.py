@@ -1,4 +1,5 @@
-"""How good a method is on held-out problems: accuracy with its interval, and what it cost.
+"""How good a method is on held-out problems: accuracy with its interval, overlap with the references, and
+what it cost.
 
 Scoring happens after the games are over, so nothing a method does can depend on it.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from tokenzero.policy.ledger import Ledger
 from tokenzero.selfplay.game import Game
 from tokenzero.selfplay.methods import Budget, Method, OnGames
 from tokenzero.tasks import Problem, Task
+from tokenzero.value.text_overlap import Overlap, corpus_overlap
 
 
 @dataclass(frozen=True)
 class Score:
     """A method on a set of problems. ``ci95`` is Wilson's interval; ``tokens`` are forwarded per problem,
-    prompt included.
+    prompt included. ``overlap`` of the answers with the references, where it was asked for.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Score:
     p95_tokens: float
     mean_depth: float
     ledger: Ledger
+    overlap: Overlap | None = None
 
 
 def evaluate(
@@ -42,13 +45,29 @@ def evaluate(
     rng: np.random.Generator,
     on_games: OnGames | None = None,
     budget: Budget | None = None,
+    overlap: bool = False,
 ) -> Score:
     """Play ``problems``, each within ``budget``, and score the answers; an answer counts as solved at a score
-    of 1.
+    of 1. With ``overlap`` the words of the answers, without special tokens, are compared with those of the
+    references too: corpus BLEU and ROUGE-L.
 
-    Raises InputError when there are no problems.
+    Raises InputError when there are no problems, and for ``overlap`` where a problem has no reference.
     """
-    return play_and_score(method, task, problems, rng, on_games, budget)[0]
+    references = _references(problems) if overlap else None  # refused before anything is played
+    score, games, _ = play_and_score(method, task, problems, rng, on_games, budget)
+    if references is None:
+        return score
+    return replace(score, overlap=corpus_overlap([game.text for game in games], references))
+
+
+def _references(problems: Sequence[Problem]) -> list[str]:
+    for problem in problems:
+        if problem.reference is None:
+            raise InputError(
+                f"problem {problem.public.id!r} has no reference to compare an answer's words with; "
+                "leave overlap out"
+            )
+    return [problem.reference or "" for problem in problems]
 
 
 def play_and_score(

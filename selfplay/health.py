@@ -61,12 +61,24 @@ _RULES = (
         "the value head knows by heart what it has seen; play more games a round, or fewer learner.steps",
         times="value_loss_seen",
     ),
+    _Rule(
+        "overconfidence",
+        True,
+        "the policy is far surer of its next tokens than it is right; lower the rate, raise "
+        "learner.entropy_weight or learn from a less greedy objective",
+    ),
     _Rule("confidence", True, "the policy is all but certain of every token; raise learner.entropy_weight"),
     _Rule("entropy", False, "the policy has collapsed; raise learner.entropy_weight or go back a round"),
     _Rule(
         "entropy_min",
         False,
         "to some problems the policy has one answer left; raise learner.entropy_weight",
+    ),
+    _Rule(
+        "distinct_predictions",
+        False,
+        "the policy expects the same few tokens everywhere; go back a round, lower the rate or raise "
+        "learner.entropy_weight",
     ),
     _Rule(
         "gradient_norm",
@@ -125,10 +137,12 @@ class HealthConfig:
     """When an alarm is raised, and what follows.
 
     Each threshold has the name of its alarm. An alarm is raised above it; for ``value_explained_variance``,
-    ``entropy``, ``entropy_min`` and ``target_entropy``, below it. Three are factors: ``gradient_norm`` and
-    ``target_entropy`` of the median of the run's earlier rounds, ``value_loss_unseen`` of the loss on games
-    learnt from. The defaults lie between the extremes of healthy runs and what spoiled ones reach, both as
-    ``benchmarks/health_alarms.py`` measures them (Gumbel and frontier search on small Countdown).
+    ``entropy``, ``entropy_min``, ``distinct_predictions`` and ``target_entropy``, below it. Three are
+    factors: ``gradient_norm`` and ``target_entropy`` of the median of the run's earlier rounds,
+    ``value_loss_unseen`` of the loss on games learnt from. The defaults lie between the extremes of healthy
+    runs and what spoiled ones reach, both as ``benchmarks/health_alarms.py`` measures them (Gumbel and
+    frontier search on small Countdown); those of ``overconfidence`` and ``distinct_predictions``, which only
+    the text game has, as ``benchmarks/text_arms.py`` does.
 
     ``actions`` maps an alarm to its consequence; those not named are a "warn", and ``not_finite`` a "stop".
     "ignore" turns an alarm off. "raise_entropy" adds ``entropy_bonus`` (nats' weight in the loss) to
@@ -143,9 +157,11 @@ class HealthConfig:
     value_calibration_error: float = 0.25
     value_explained_variance: float = 0.015
     value_loss_unseen: float = 2.0
+    overconfidence: float = 0.25
     confidence: float = 0.98
     entropy: float = 0.05
     entropy_min: float = 0.02
+    distinct_predictions: float = 0.15
     gradient_norm: float = 4.0
     gradient_variance: float = 0.5
     kl_from_reference: float = 2.0

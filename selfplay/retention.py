@@ -18,9 +18,9 @@ SHARDS = ("window", "all")
 class RetentionConfig:
     """What stays on disk.
 
-    ``best`` checkpoints by greedy accuracy on held-out problems, the ``last`` ones, ``every`` so many rounds
-    one (0: none), and always the warm start (round 0) and whatever any of the last ones needs to play on
-    from there. ``shards`` "window" keeps the games that these still learn from, "all" every game.
+    ``best`` checkpoints by their score on what is held out (see :class:`Reach`), the ``last`` ones, ``every``
+    so many rounds one (0: none), and always the warm start (round 0) and whatever any of the last ones needs
+    to play on from there. ``shards`` "window" keeps the games that these still learn from, "all" every game.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -41,12 +41,17 @@ class RetentionConfig:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far back a round looks, in rounds: the replay ``window`` and the oldest checkpoint teacher's
-    ``lag`` (0: no such teacher).
+    """What a kind of run looks back to, in rounds: the replay ``window`` (0: it keeps no games), the oldest
+    checkpoint teacher's ``lag`` (0: no such teacher), and every ``rungs``-th round, which later ones meet (0:
+    none). ``score`` names the field of a record by which a checkpoint is good; ``low`` says that less is
+    better.
     """
 
     window: int
     lag: int = 0
+    rungs: int = 0
+    score: str = "greedy_accuracy"
+    low: bool = False
 
 
 def kept_checkpoints(
@@ -55,8 +60,11 @@ def kept_checkpoints(
     """Rounds whose checkpoints stay once ``records`` (of rounds 0, 1, ...) are all there is."""
     done = len(records)
     kept = set(milestones(done, config))
-    scored = [r for r in range(done) if records[r]["greedy_accuracy"] is not None]
-    kept.update(sorted(scored, key=lambda r: (-records[r]["greedy_accuracy"], r))[: config.best])
+    if reach.rungs:
+        kept.update(range(0, done, reach.rungs))
+    sign = 1 if reach.low else -1
+    scored = [r for r in range(done) if records[r][reach.score] is not None]
+    kept.update(sorted(scored, key=lambda r: (sign * records[r][reach.score], r))[: config.best])
     for end in _ends(done, config):
         kept.update((end, int(records[end]["incumbent"]), int(records[end]["learner"]["from"])))
         if reach.lag:

@@ -8,7 +8,7 @@ the next one puts in order and goes on with. It knows nothing of play and learni
     RUN/config.json                      what the run was told
     RUN/manifest.json                    config, records, and SHA-256 of all that is kept: see ``manifest``
     RUN/metrics.jsonl                    the records again, one line a round
-    RUN/episodes/round-0001.parquet      the games of a round
+    RUN/episodes/round-0001.parquet      the games of a round, of runs that keep games
     RUN/warm-start/                      the warm start while it lasts
     RUN/checkpoints/round-0001/          Hugging Face directory + value head + training state + round.json
 """
@@ -19,13 +19,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import Field, asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import PREFIX, OutputError, replace_directory, sweep, write_text
-from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.listener import Record
 from tokenzero.selfplay.manifest import (
     MANIFEST_FILE,
@@ -36,7 +35,13 @@ from tokenzero.selfplay.manifest import (
     read_json,
     sums,
 )
-from tokenzero.selfplay.retention import Reach, kept_checkpoints, kept_shards, window_start
+from tokenzero.selfplay.retention import (
+    Reach,
+    RetentionConfig,
+    kept_checkpoints,
+    kept_shards,
+    window_start,
+)
 from tokenzero.selfplay.run_lock import LOCK_FILE, locked
 
 CONFIG_FILE = "config.json"
@@ -44,6 +49,15 @@ METRICS_FILE = "metrics.jsonl"
 RECORD_FILE = "round.json"
 FREE = ("rounds", "tracking", "keep")
 """Settings that a resumed run may be given anew: nothing that is learnt depends on them."""
+
+
+class RunConfig(Protocol):
+    """The settings of any kind of run: a frozen record that says what is kept."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def keep(self) -> RetentionConfig: ...
 
 
 def checkpoint_path(run: Path, round_index: int) -> Path:
@@ -83,7 +97,7 @@ def playing_checkpoint(run: Path) -> Path | None:
 class RunDirectory:
     """Owned by one run while it is :meth:`opened`. ``records`` are those of the finished rounds."""
 
-    def __init__(self, path: Path, config: SelfPlayConfig, reach: Reach) -> None:
+    def __init__(self, path: Path, config: RunConfig, reach: Reach) -> None:
         self.path = path
         self.records: list[Record] = []
         self._config = config

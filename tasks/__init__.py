@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tokenzero.tasks.aqua import AquaConfig, AquaTask
 from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
+from tokenzero.tasks.continuation import ContinuationConfig, ContinuationTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
 from tokenzero.tasks.gsm8k import Gsm8kConfig, Gsm8kTask
@@ -37,6 +38,8 @@ __all__ = [
     "ArithmeticConfig",
     "ArithmeticTask",
     "Automaton",
+    "ContinuationConfig",
+    "ContinuationTask",
     "CountdownConfig",
     "CountdownTask",
     "Gsm8kConfig",

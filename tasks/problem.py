@@ -95,11 +95,13 @@ class Task(ABC):
     """A set of problems with splits, a verifier and a stop rule. Immutable once built; safe to share.
 
     name: what `get_task` accepts. public_verifier: True when `verdict` needs only the problem statement, so
-    that test-time search may call it.
+    that test-time search may call it. likelier_is_better: True for plain text, where search can only look for
+    what is likely.
     """
 
     name: str
     public_verifier: ClassVar[bool]
+    likelier_is_better: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.tasks.answer_extraction import (
     PLAIN,
     closing,
+    concluded,
     final_letter,
     final_number,
     final_text,
@@ -46,9 +47,11 @@ _ENDS = re.compile(
 
 @dataclass(frozen=True)
 class QuestionAnswerConfig(TextConfig):
-    """As `TextConfig`, and: question, answer, options, tag, public_reference: the names of the fields; the
-    last three may be "" for none. compare: one of COMPARISONS. tolerance: the largest difference between
-    numbers that still counts as equal.
+    """As `TextConfig`, and: question, answer, reasoning, options, tag, public_reference: the names of the
+    fields; all but the first two may be "" for none. reasoning: the steps before the answer (a chain of
+    thought); demonstrations and references then hold them and the line that states the answer, and only what
+    is stated is compared. compare: one of COMPARISONS. tolerance: the largest difference between numbers that
+    still counts as equal.
     """
 
     task: ClassVar[str] = "question-answer"
@@ -59,6 +62,7 @@ class QuestionAnswerConfig(TextConfig):
     answer_format: str = PLAIN
     question: str = "question"
     answer: str = "answer"
+    reasoning: str = ""
     options: str = ""
     tag: str = ""
     public_reference: str = ""
@@ -75,10 +79,17 @@ class QuestionAnswerConfig(TextConfig):
             raise InputError(
                 f"{name} tolerance is {self.tolerance} and compare {self.compare!r}; compare number"
             )
-        if self.answer in (self.question, self.public_reference, self.options, self.tag):
+        for gold in ("answer", "reasoning"):
+            field = getattr(self, gold)
+            if field and field in (self.question, self.public_reference, self.options, self.tag):
+                raise InputError(
+                    f"{name} {gold} is field {field!r}, which another option shows to everyone; "
+                    "name another field there"
+                )
+        if self.reasoning and self.answer_format == PLAIN:
             raise InputError(
-                f"{name} answer is field {self.answer!r}, which another option shows to everyone; "
-                "name another field there"
+                f"{name} reasoning is field {self.reasoning!r} and answer_format 'plain', which does not "
+                "mark the answer after it; use sentence, hashes or boxed"
             )
 
 
@@ -99,9 +110,12 @@ class QuestionAnswerTask(TextTask):
         config, reference = self.config, row.text(self.config.answer)
         self._check_reference(row, reference)
         marked = config.answer_format == PLAIN or self._states_answer(reference + "\n")
+        solution = reference if marked else closing(config.answer_format, reference)
+        if config.reasoning:
+            reference = solution = concluded(row.text(config.reasoning, empty=True), solution)
         return Question(
             text=row.text(config.question),
-            solution=reference if marked else closing(config.answer_format, reference),
+            solution=solution,
             reference=reference,
             tag=row.text(config.tag) if config.tag else self.name,
             options=self._options(row) if config.options else "",

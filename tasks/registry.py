@@ -12,6 +12,7 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.named_function import named_function
 from tokenzero.tasks.aqua import AquaConfig, AquaTask
 from tokenzero.tasks.arithmetic import ArithmeticConfig, ArithmeticTask
+from tokenzero.tasks.continuation import ContinuationConfig, ContinuationTask
 from tokenzero.tasks.countdown import CountdownConfig, CountdownTask
 from tokenzero.tasks.game24 import GAME24
 from tokenzero.tasks.gsm8k import Gsm8kConfig, Gsm8kTask
@@ -25,18 +26,20 @@ ARITHMETIC = "arithmetic"
 GSM8K = "gsm8k"
 AQUA = "aqua"
 QUESTION_ANSWER = "question-answer"
+CONTINUATION = "continuation"
 REASONING_GYM = "reasoning-gym:"
 
 
 def get_task(name: str, **options: Any) -> Task:
     """The task called `name`: "countdown", "game24", "maze", "arithmetic", "gsm8k", "aqua",
-    "question-answer", "reasoning-gym:DATASET", or a class of your own that Python can import,
-    "package.module:Class".
+    "question-answer", "continuation", "reasoning-gym:DATASET", or a class of your own that Python can
+    import, "package.module:Class".
 
     options: the arguments of a class of your own; of the others, fields that replace those of the task's
     configuration: `CountdownConfig` for the first two, then `MazeConfig`, `ArithmeticConfig`, `Gsm8kConfig`,
-    `AquaConfig`, `QuestionAnswerConfig` and `ReasoningGymConfig`. Raises InputError for an unknown name or
-    option, naming the nearest known one, and for a class that is not there or makes no `Task`.
+    `AquaConfig`, `QuestionAnswerConfig`, `ContinuationConfig` and `ReasoningGymConfig`. Raises InputError for
+    an unknown name or option, naming the nearest known one, and for a class that is not there or makes no
+    `Task`.
     """
     if name in COUNTDOWN_PRESETS:
         preset = COUNTDOWN_PRESETS[name]
@@ -57,6 +60,9 @@ def get_task(name: str, **options: Any) -> Task:
     if name == QUESTION_ANSWER:
         _check_options(name, options, QuestionAnswerConfig)
         return QuestionAnswerTask(QuestionAnswerConfig(**options), name)
+    if name == CONTINUATION:
+        _check_options(name, options, ContinuationConfig)
+        return ContinuationTask(ContinuationConfig(**options), name)
     if name.startswith(REASONING_GYM):
         from tokenzero.tasks.reasoning_gym import ReasoningGymConfig, ReasoningGymTask
 
@@ -65,7 +71,8 @@ def get_task(name: str, **options: Any) -> Task:
         return ReasoningGymTask(dataset, ReasoningGymConfig(**options))
     if ":" in name:
         return _own(name, options)
-    known = [*COUNTDOWN_PRESETS, MAZE, ARITHMETIC, GSM8K, AQUA, QUESTION_ANSWER, REASONING_GYM + "DATASET"]
+    tasks = [MAZE, ARITHMETIC, GSM8K, AQUA, QUESTION_ANSWER, CONTINUATION]
+    known = [*COUNTDOWN_PRESETS, *tasks, REASONING_GYM + "DATASET"]
     raise InputError(f"task {name!r} does not exist; {_nearest(name, known)}")
 
 

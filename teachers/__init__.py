@@ -1,7 +1,7 @@
 """Who proposes candidates: n-gram tables, models, scripts, servers, and their mixture with the student.
 
 The names below need no torch. Teachers that do are imported from their own modules: `local_model`,
-`checkpoint`, `text_bridge`, `continuations`, and `scripted` for its tokenizer.
+`checkpoint`, `text_bridge`, `continuations`, and `scripted` for its tokenizer; so is `referee`.
 """
 
 from tokenzero.teachers.base import Continuation, Proposal, Teacher, top_k

@@ -1,159 +1,184 @@
-"""Counts of n-grams in sorted arrays, and the smoothing formulae that turn them into weights.
+"""Counts of n-grams as one tree of contexts, and the smoothing formulae that turn them into weights.
 
-Contexts form a tree that is read backwards: a context of length c is its suffix of length c - 1 (the parent)
-and one older token, so its key `parent * vocab + token` fits into an int64 for any order. Sequences do not
-flow into each other. This file knows neither text nor proposals, and it looks nothing up: teachers/ngram.py
-does.
+Contexts are read backwards: the parent of a context of length c is its suffix of length c - 1. Sequences do
+not flow into each other. This file knows neither proposals nor files, and looks nothing up: see
+`ngram_kernels.Table` for the arrays, teachers/ngram.py for their use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenzero.mcts.errors import InputError
+from tokenzero.teachers.ngram_counting import (
+    count_followers,
+    lengthen,
+    order_by_token,
+    reach_of,
+    witten_bell,
+)
+from tokenzero.teachers.ngram_kernels import I32, Floats, Ids, Table
 
 SMOOTHINGS = ("witten-bell", "kneser-ney", "modified-kneser-ney")
+TEXT_TYPES = (np.uint16, np.uint32, np.int32, np.int64)
+_MOST_TOKENS = 2**31 - 1
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Text = NDArray[Any]
 
 
-class Level(NamedTuple):
-    """All contexts of one length c and what followed them.
+class _Level(NamedTuple):
+    """Contexts of one length, numbered from 0, with raw counts; children are numbered likewise."""
 
-    keys i64 [n], ascending: parent * vocab + older token; a context's id is its index here ([0] at c = 0).
-    offsets i64 [n + 1]: the followers of context h are tokens[offsets[h]:offsets[h + 1]], ascending, at least
-    one. tokens, counts i64 [m]: follower and how often it was seen.
+    older: I32
+    children: Ids
+    followers: Ids
+    tokens: I32
+    counts: I32
+
+
+def build_table(sequences: Sequence[Any], order: int, vocab_size: int, smoothing: str) -> Table:
+    """Count and smooth. A single array of one of TEXT_TYPES, memory-mapped or not, is read where it lies.
+
+    Raises InputError for no tokens at all or 2^31 of them, a token outside [0, vocab_size), or an unknown
+    smoothing.
     """
+    if smoothing not in SMOOTHINGS:
+        raise InputError(f"smoothing is {smoothing!r}: choose one of {', '.join(SMOOTHINGS)}")
+    text, lengths = _joined(sequences, vocab_size)
+    levels = _count(text, lengths, order, vocab_size)
+    contexts = sum(len(level.older) for level in levels)
+    counts = [level.counts for level in levels]
+    discounts = np.zeros((order, 4))
+    total = np.empty(contexts, np.int64)
+    backoff = np.empty(contexts, np.float64)
+    older = np.concatenate([level.older for level in levels])
+    tokens = np.concatenate([level.tokens for level in levels])
+    followers = _offsets([level.followers for level in levels], 0)
+    children = _offsets([level.children for level in levels], 1)
+    if smoothing == "witten-bell":
+        used = np.concatenate(counts)
+        witten_bell(followers, used, total, backoff)
+    else:
+        firsts = np.cumsum([0, *(len(level.older) for level in levels)])
+        for length, level in enumerate(levels):
+            if length + 1 < order:
+                counts[length] = _continuation_counts(level, levels[length + 1], vocab_size)
+            discounts[length] = _discounts(counts[length], smoothing == "modified-kneser-ney")
+            part = slice(firsts[length], firsts[length + 1])
+            total[part], backoff[part] = _kneser_ney(level, counts[length], discounts[length])
+        used = np.concatenate(counts)
+    return frozen(Table(older, children, followers, tokens, used, total, backoff, discounts))
 
-    keys: Ints
-    offsets: Ints
-    tokens: Ints
-    counts: Ints
 
-    def context_of_entry(self) -> Ints:
-        """[m] the context id of each follower entry."""
-        return np.repeat(np.arange(len(self.keys), dtype=np.int64), np.diff(self.offsets))
+def frozen(table: Table) -> Table:
+    """The same table, read-only as one from a file is, so that kernels are compiled once for both."""
+    for array in table:
+        array.flags.writeable = False
+    return table
 
 
-class Weights(NamedTuple):
-    """P(w | h) = seen[entry of (h, w), else 0] + backoff[h] * P(w | h without its oldest token)."""
-
-    seen: Floats
-    backoff: Floats
-
-
-def count_levels(sequences: Sequence[Sequence[int]], order: int, vocab_size: int) -> list[Level]:
-    """Levels 0 .. order - 1. Raises InputError for no tokens at all, or a token outside [0, vocab_size)."""
-    rows = [np.asarray(row, dtype=np.int64) for row in sequences]
-    flat = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
-    if flat.size == 0:
+def _joined(sequences: Sequence[Any], vocab_size: int) -> tuple[Text, Ids]:
+    """All tokens in one array and the length of each sequence."""
+    rows = [row if isinstance(row, np.ndarray) else np.asarray(row, dtype=np.int64) for row in sequences]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    rows = [row for row in rows if len(row) > 0]
+    if not rows:
         raise InputError("an n-gram teacher needs at least one token to count: the sequences are empty")
-    if flat.min() < 0 or flat.max() >= vocab_size:
-        worst = int(flat.min()) if flat.min() < 0 else int(flat.max())
-        raise InputError(
-            f"token {worst} is outside the vocabulary of {vocab_size}: give the tokenizer's full size"
+    if lengths.sum() > _MOST_TOKENS:
+        raise InputError(f"an n-gram table counts at most {_MOST_TOKENS} tokens; give a part of the text")
+    for row in rows:
+        least, most = int(row.min()), int(row.max())
+        if least < 0 or most >= vocab_size:
+            raise InputError(
+                f"token {least if least < 0 else most} is outside the vocabulary of {vocab_size}: "
+                "give the tokenizer's full size"
+            )
+    if len(rows) == 1 and rows[0].dtype in TEXT_TYPES and rows[0].flags.c_contiguous:
+        text = rows[0].view(np.ndarray)  # a view, so that a memory map stays where it is
+    else:
+        text = np.concatenate([row.astype(np.int32) for row in rows])
+    text.flags.writeable = False
+    return text, lengths
+
+
+def _count(text: Text, lengths: Ids, order: int, vocab_size: int) -> list[_Level]:
+    reach = np.empty(len(text), np.uint8)
+    reach_of(lengths, order - 1, reach)
+    cursor = np.zeros(vocab_size, np.int64)
+    positions = np.empty(len(text), np.int32)
+    order_by_token(text, cursor, positions)
+    cursor[:] = 0
+    met = np.empty(vocab_size, np.int32)
+    starts = np.array([0, len(text)], dtype=np.int64)
+    older = np.array([-1], dtype=np.int32)
+    levels: list[_Level] = []
+    for length in range(1, order + 1):
+        followers = np.empty(len(starts), np.int64)
+        # The most there can be; the memory behind what is never written is never taken.
+        tokens, counts = np.empty(len(positions), np.int32), np.empty(len(positions), np.int32)
+        entries = count_followers(text, positions, starts, followers, tokens, counts)
+        tokens, counts = tokens[:entries].copy(), counts[:entries].copy()
+        children = np.zeros(len(starts), np.int64)
+        levels.append(_Level(older, children, followers, tokens, counts))
+        if length == order:
+            break
+        longer = np.empty(len(positions), np.int32)
+        bounds, older = np.empty(len(positions) + 1, np.int64), np.empty(len(positions), np.int32)
+        contexts = lengthen(
+            text, reach, length, positions, starts, cursor, met, longer, bounds, older, children
         )
-    place = np.concatenate([np.arange(len(row)) for row in rows])
-    context = np.zeros(flat.size, dtype=np.int64)  # id of the context of length c before each position
-    alive = np.arange(flat.size)  # positions with at least c tokens before them
-    levels: list[Level] = []
-    for length in range(order):
-        keys = np.zeros(1, dtype=np.int64)
-        if length > 0:
-            alive = alive[place[alive] >= length]
-            keys, ids = np.unique(context[alive] * vocab_size + flat[alive - length], return_inverse=True)
-            context[alive] = ids
-        pairs, counts = np.unique(context[alive] * vocab_size + flat[alive], return_counts=True)
-        offsets = np.searchsorted(pairs // vocab_size, np.arange(len(keys) + 1))
-        levels.append(Level(keys, offsets.astype(np.int64), pairs % vocab_size, counts.astype(np.int64)))
+        starts, older = bounds[: contexts + 1].copy(), older[:contexts].copy()
+        positions = longer[: starts[-1]]
     return levels
 
 
-def smooth(levels: Sequence[Level], vocab_size: int, smoothing: str) -> list[Weights]:
-    """Weights of each level under one of SMOOTHINGS; below level 0 lies the uniform 1 / vocab_size."""
-    if smoothing not in SMOOTHINGS:
-        raise InputError(f"smoothing is {smoothing!r}: choose one of {', '.join(SMOOTHINGS)}")
-    if smoothing == "witten-bell":
-        return [_witten_bell(level) for level in levels]
-    used = [_continuation_counts(levels[c], levels[c + 1], vocab_size) for c in range(len(levels) - 1)]
-    used.append(levels[-1].counts)
-    modified = smoothing == "modified-kneser-ney"
-    return [_kneser_ney(level, counts, modified) for level, counts in zip(levels, used, strict=True)]
+def _offsets(levels: Sequence[Ids], first: int) -> Ids:
+    """One ascending array [n + 1] of those of the levels, which begin at 0 each; it begins at ``first``."""
+    parts = []
+    for level in levels:
+        parts.append(level[:-1] + first)
+        first += int(level[-1])
+    return np.concatenate([*parts, [first]])
 
 
-def consistent(levels: Sequence[Level], vocab_size: int) -> bool:
-    """Whether every index points where it should: a damaged file must not become a wrong answer."""
-    if not levels or len(levels[0].keys) != 1:
-        return False
-    for depth, level in enumerate(levels):
-        keys, offsets, tokens, counts = level
-        if len(offsets) != len(keys) + 1 or len(tokens) != len(counts) or offsets[0] != 0:
-            return False
-        if offsets[-1] != len(tokens) or (np.diff(offsets) < 1).any() or (counts < 1).any():
-            return False
-        contexts = len(levels[depth - 1].keys) * vocab_size if depth else 1
-        if (np.diff(keys) < 1).any() or not _inside(keys, contexts) or not _inside(tokens, vocab_size):
-            return False
-        if (np.diff(_pairs(level, vocab_size)) < 1).any():
-            return False
-        if depth and not np.isin(_suffixes(level, vocab_size), _pairs(levels[depth - 1], vocab_size)).all():
-            return False
-    return True
+def _context_of_entry(level: _Level) -> Ids:
+    """[m] the context each follower entry belongs to."""
+    return np.repeat(np.arange(len(level.older)), np.diff(level.followers))
 
 
-def _inside(values: Ints, limit: int) -> bool:
-    return bool(((values >= 0) & (values < limit)).all())
-
-
-def _pairs(level: Level, vocab_size: int) -> Ints:
+def _pairs(level: _Level, vocab_size: int) -> Ids:
     """[m] one ascending key per (context, follower)."""
-    return level.context_of_entry() * vocab_size + level.tokens
+    return _context_of_entry(level) * vocab_size + level.tokens
 
 
-def _suffixes(longer: Level, vocab_size: int) -> Ints:
-    """[m] the key its (context, follower) has one level below, where the oldest token is forgotten."""
-    return (longer.keys // vocab_size)[longer.context_of_entry()] * vocab_size + longer.tokens
-
-
-def _witten_bell(level: Level) -> Weights:
-    """P = (c(h w) + T(h) P_lower) / (c(h) + T(h)), T(h) the number of distinct followers of h.
-
-    Witten & Bell 1991, method C, in the interpolated form of Chen & Goodman 1999.
-    """
-    context = level.context_of_entry()
-    kinds = np.diff(level.offsets).astype(np.float64)
-    total = np.bincount(context, weights=level.counts, minlength=len(level.keys)) + kinds
-    return Weights(level.counts / total[context], kinds / total)
-
-
-def _continuation_counts(level: Level, longer: Level, vocab_size: int) -> Ints:
+def _continuation_counts(level: _Level, longer: _Level, vocab_size: int) -> I32:
     """[m] distinct tokens seen before each (h, w); the start of a sequence counts as one more such token."""
-    pairs = _pairs(level, vocab_size)
-    entry = np.searchsorted(pairs, _suffixes(longer, vocab_size))
-    distinct = np.bincount(entry, minlength=len(pairs))
-    preceded = np.bincount(entry, weights=longer.counts, minlength=len(pairs))
-    return (distinct + (level.counts > preceded)).astype(np.int64)
+    parent = np.repeat(np.arange(len(level.older)), np.diff(level.children))
+    suffixes = parent[_context_of_entry(longer)] * vocab_size + longer.tokens
+    entry = np.searchsorted(_pairs(level, vocab_size), suffixes)
+    distinct = np.bincount(entry, minlength=len(level.tokens))
+    preceded = np.bincount(entry, weights=longer.counts, minlength=len(level.tokens))
+    return (distinct + (level.counts > preceded)).astype(np.int32)
 
 
-def _kneser_ney(level: Level, counts: Ints, modified: bool) -> Weights:
-    """P = (max(c - D(c), 0) + sum of the discounts of h * P_lower) / c(h).
+def _kneser_ney(level: _Level, counts: I32, discounts: Floats) -> tuple[Ids, Floats]:
+    """Total c(h) and back-off (sum of the discounts of h) / c(h), both [n], of
+    P = (max(c - D(c), 0) + sum of the discounts of h * P_lower) / c(h).
 
     Interpolated Kneser-Ney; `counts` are raw at the highest order and continuation counts below. One D per
     level, or three for c = 1, 2, 3 and more when modified: Chen & Goodman 1999.
     """
-    context = level.context_of_entry()
-    discount = _discounts(counts, modified)[np.minimum(counts, 3)]
-    total = np.bincount(context, weights=counts, minlength=len(level.keys))
-    freed = np.bincount(context, weights=discount, minlength=len(level.keys))
-    return Weights((counts - discount) / total[context], freed / total)
+    context, size = _context_of_entry(level), len(level.older)
+    total = np.bincount(context, weights=counts, minlength=size)
+    freed = np.bincount(context, weights=discounts[np.minimum(counts, 3)], minlength=size)
+    return total.astype(np.int64), freed / total
 
 
-def _discounts(counts: Ints, modified: bool) -> Floats:
+def _discounts(counts: I32, modified: bool) -> Floats:
     """D by min(count, 3), entry 0 unused; 0.5 (modified: 0.5, 1, 1.5) where the sample gives none."""
     n1, n2, n3, n4 = (float((counts == times).sum()) for times in (1, 2, 3, 4))
     if n1 == 0 or n2 == 0:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tiny import make_student, plain
 
 from tokenzero.mcts.errors import InputError
-from tokenzero.policy import pretrain as module
+from tokenzero.policy.demonstration_batches import collate, in_epochs, with_replacement
 from tokenzero.policy.pretrain import Example, PretrainConfig, clone, pretrain
 from tokenzero.policy.student import Student
 from tokenzero.policy.train_state import OptimizerConfig
 from tokenzero.policy.training_forward import TrainingForward
+from tokenzero.policy.training_loop import PROGRESS_FILE, part_losses
 
 EXAMPLES = [
     Example([1, 5, 6, 7, 2], 3),
@@ -56,7 +57,8 @@ def test_the_loss_is_the_mean_over_answer_tokens_alone(parts: int) -> None:
     student = make_student()
     seen: list[float] = []
     batch = [EXAMPLES] if parts == 1 else [EXAMPLES[:1] + EXAMPLES[2:3], EXAMPLES[1:2] + EXAMPLES[3:]]
-    produced = list(module._losses(TrainingForward(clone(student)), student, batch, seen))
+    forward = TrainingForward(clone(student))
+    produced = list(part_losses(forward, [collate(part, 0, forward) for part in batch], seen))
     total = sum(produced, torch.zeros(())) / parts
     torch.testing.assert_close(total.detach(), naive_loss(student, EXAMPLES), atol=1e-5, rtol=0)
     assert sum(seen) / parts == pytest.approx(total.item())
@@ -68,7 +70,7 @@ def test_targets_are_the_answers_moved_by_one(lengths: list[tuple[int, int]]) ->
         Example([100 * row + i for i in range(prompt + answer)], prompt)
         for row, (prompt, answer) in enumerate(lengths, 1)
     ]
-    batch = module._collate(examples, STUDENT, FORWARD)
+    batch = collate(examples, STUDENT.pad_id, FORWARD)
     read = batch.ids.flatten()[batch.cells]
     assert (batch.targets == read + 1).all(), "the token after the one that is read, of the same example"
     expected = [token for tokens, prompt in examples for token in tokens[prompt:]]
@@ -133,8 +135,8 @@ def test_a_finished_training_is_not_repeated_and_remembers_its_loss(tmp_path: Pa
     loss = pretrain(second, EXAMPLES, CONFIG, seed=5, directory=tmp_path / "w")
     assert loss == expected
     assert torch.equal(weights(first), weights(second))
-    (tmp_path / "w" / module.LOSS_FILE).write_text("{")
-    with pytest.raises(InputError, match=module.LOSS_FILE):
+    (tmp_path / "w" / PROGRESS_FILE).write_text("{")
+    with pytest.raises(InputError, match=PROGRESS_FILE):
         pretrain(make_student(), EXAMPLES, CONFIG, seed=5, directory=tmp_path / "w")
 
 
@@ -190,3 +192,18 @@ def test_negative_counts_are_refused() -> None:
     for name in ("steps", "demonstrations", "checkpoint_every"):
         with pytest.raises(InputError, match=name):
             PretrainConfig(**{name: -1})
+
+
+@given(st.integers(0, 9), st.integers(1, 13), st.integers(1, 9))
+def test_an_epoch_has_every_example_once(seed: int, count: int, size: int) -> None:
+    draw = in_epochs(seed, count, size)
+    drawn = [index for step in range(2 * count) for index in draw(step).tolist()]
+    for start in range(0, len(drawn) - count, count):
+        assert sorted(drawn[start : start + count]) == list(range(count))
+    assert (in_epochs(seed, count, size)(3) == draw(3)).all(), "it depends on the step alone"
+
+
+def test_epochs_and_draws_depend_on_the_seed() -> None:
+    for draws in (in_epochs, with_replacement):
+        assert draws(1, 50, 50)(0).tolist() != draws(2, 50, 50)(0).tolist()
+        assert draws(1, 50, 50)(0).tolist() != draws(1, 50, 50)(1).tolist()

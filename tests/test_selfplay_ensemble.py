@@ -22,7 +22,7 @@ from tokenzero.teachers import Ensemble, EnsembleConfig
 from tokenzero.teachers.checkpoint import CheckpointConfig, checkpoint_teacher
 from tokenzero.teachers.continuations import BeamConfig, SampleConfig
 from tokenzero.teachers.local_model import ModelConfig as ModelTeacherConfig
-from tokenzero.teachers.ngram import NgramConfig
+from tokenzero.teachers.ngram import NgramConfig, NgramTeacher
 from tokenzero.teachers.remote import RemoteTeacherConfig
 from tokenzero.teachers.scripted import ScriptedConfig
 from tokenzero.teachers.text_bridge import BridgeConfig
@@ -94,6 +94,30 @@ def test_an_ngram_teacher_is_counted_on_the_demonstrations() -> None:
     assert proposal.actions[0, :2].tolist() == [6, 7], "after 4 5 comes 6 twice and 7 once"
     assert proposal.tokens == 0
     assert teacher.name == "3-gram"
+
+
+def test_a_saved_ngram_table_needs_no_demonstrations_and_is_opened_before_the_warm_start(
+    tmp_path: Path,
+) -> None:
+    student, path = make_student(), tmp_path / "four.safetensors"
+    config = replace(
+        tiny_config(),
+        teachers=[NgramConfig(table=str(path))],
+        ensemble=EnsembleConfig(),
+        pretrain=PretrainConfig(steps=0, demonstrations=0),
+    )
+    teachers = Teachers(config)
+    assert not teachers.count_demonstrations
+    with pytest.raises(InputError, match=r"four\.safetensors cannot be read"):
+        teachers.open(student)
+    saved = NgramTeacher.fit([[4, 5, 6, 4, 5, 6]], 4, student.vocab_size)
+    saved.save(path)
+    teachers.open(student)
+    ensemble = teachers.ensemble(1, student, records(1), [tmp_path].__getitem__, list)
+    assert ensemble is not None
+    (teacher,) = ensemble.teachers
+    assert teacher.name == "four"
+    assert np.array_equal(teacher.propose([[4, 5]], 3).probs, saved.propose([[4, 5]], 3).probs)
 
 
 def test_every_kind_is_opened_by_its_settings(tmp_path: Path) -> None:

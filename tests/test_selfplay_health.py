@@ -22,9 +22,11 @@ HEALTHY = {
     "value_explained_variance": 0.2,
     "value_loss_unseen": 1.8,
     "value_loss_seen": 1.7,
+    "overconfidence": 0.02,
     "confidence": 0.75,
     "entropy": 0.6,
     "entropy_min": 0.3,
+    "distinct_predictions": 0.6,
     "gradient_norm": 1.4,
     "gradient_variance": 0.05,
     "kl_from_reference": 0.4,
@@ -40,7 +42,7 @@ BOUNDS = {
     "target_entropy": CONFIG.target_entropy * 0.3,
     "value_loss_unseen": CONFIG.value_loss_unseen * 1.7,
 }
-LOW = {"value_explained_variance", "entropy", "entropy_min", "target_entropy"}
+LOW = {"value_explained_variance", "entropy", "entropy_min", "distinct_predictions", "target_entropy"}
 
 
 def test_a_healthy_round_raises_nothing() -> None:

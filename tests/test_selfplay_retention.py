@@ -108,3 +108,27 @@ def test_best_last_and_every_by_hand() -> None:
 def test_nonsense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         RetentionConfig(**wrong)
+
+
+def test_rounds_that_later_ones_meet_stay() -> None:
+    records = promoted_always([None] * 8)
+    config = RetentionConfig(best=0, last=1)
+    assert kept_checkpoints(records, config, Reach(window=0, rungs=3)) == {0, 3, 6, 7}
+    assert kept_checkpoints(records, config, Reach(window=0)) == {0, 7}
+    assert kept_shards(8, config, Reach(window=0)) == set()
+
+
+def test_the_best_may_be_the_least_of_another_score() -> None:
+    records = [
+        {**record, "nats": nats}
+        for record, nats in zip(promoted_always([None] * 4), [3.0, 1.0, 2.0, 2.5], strict=True)
+    ]
+    config = RetentionConfig(best=1, last=1)
+    assert kept_checkpoints(records, config, Reach(window=0, score="nats", low=True)) == {0, 1, 3}
+    assert kept_checkpoints(records, config, Reach(window=0, score="nats")) == {0, 3}
+    assert kept_checkpoints(records, RetentionConfig(best=2, last=1), Reach(0, score="nats", low=True)) == {
+        0,
+        1,
+        2,
+        3,
+    }

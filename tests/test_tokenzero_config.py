@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tokenzero.config import load_config, preset_names
+from tokenzero.config import load_config, on_problems, preset_names
 from tokenzero.config_text import parse
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.tokenizers import encode_prompt, from_spec
+from tokenzero.selfplay.text.config import TextGameConfig
 from tokenzero.tasks import get_task
 from tokenzero.value.judge_config import RulesJudgeConfig
 
@@ -33,10 +35,64 @@ def test_the_presets_are_those_promised() -> None:
         "maze",
         "maze8",
         "mini-sudoku",
+        "shakespeare-char",
+        "shakespeare-char-quick",
     ]
 
 
-@pytest.mark.parametrize("name", sorted(preset_names()))
+TEXT_PRESETS = [name for name in preset_names() if name.startswith("shakespeare")]
+
+
+@pytest.mark.parametrize("name", TEXT_PRESETS)
+def test_every_text_preset_loads_and_leaves_room_for_search_behind_its_context(name: str) -> None:
+    config = load_config(name)
+    assert isinstance(config, TextGameConfig)
+    assert config.model.architecture["max_position_embeddings"] >= 4 * config.learner.context
+    assert config.learner.optimizer.warmup_steps < config.rounds * config.learner.steps / 2
+    with pytest.raises(InputError, match="the settings of a text game"):
+        on_problems(config)
+
+
+def test_the_text_preset_is_that_of_the_comparison() -> None:
+    config = load_config("shakespeare-char")
+    assert config.rounds * config.learner.steps == 2000
+    assert (config.learner.context, config.learner.optimizer.batch_size) == (64, 12)
+    assert on_problems(load_config("countdown")) == load_config("countdown")
+
+
+def test_a_text_game_is_told_by_its_key_and_kept_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "game: text\nmodel: {architecture: {model_type: gpt2}}\nlearner: {objective: clipped, clip: 0.1}\n"
+    )
+    config = load_config(path=path, overrides=["corpus.tokenizer.kind=bpe"])
+    assert isinstance(config, TextGameConfig)
+    assert (config.learner.objective, config.learner.clip) == ("clipped", 0.1)
+    assert config.corpus.tokenizer.kind == "bpe"
+    path.write_text(json.dumps(asdict(config)))
+    assert load_config(path=path) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("learner.objektive=visits", "learner.objektive is not an option; did you mean 'learner.objective'?"),
+        ("task.name=countdown", "task is not an option"),
+        ("objective=visits", "did you mean 'learner.objective'?"),
+        ("game=chess", "game is 'chess'; give text, or leave it out to play on a task's problems"),
+        ("learner.objective=guess", "learner.objective is 'guess'; choose one of cross-entropy"),
+        ("corpus.validation_share=2", "corpus.validation_share is 2"),
+        ("monitors.every=-1", "monitors.every is -1"),
+        ("referee.order=7", "referee.order is 7"),
+    ],
+)
+def test_mistakes_in_a_text_game_are_told_by_its_own_record(override: str, said: str) -> None:
+    message = _message("shakespeare-char", overrides=(override,))
+    assert said in message
+    assert override in message
+
+
+@pytest.mark.parametrize("name", sorted(set(preset_names()) - set(TEXT_PRESETS)))
 def test_every_preset_loads_and_its_model_has_room_for_prompt_and_answer(name: str) -> None:
     config = load_config(name)
     task = get_task(config.task.name, **config.task.options)
@@ -70,8 +126,6 @@ def test_a_file_may_stand_alone(tmp_path: Path) -> None:
 
 
 def test_what_a_run_keeps_loads_to_the_same_settings(tmp_path: Path) -> None:
-    import json
-
     config = load_config("game24", overrides=["learner.optimizer.min_lr=1e-7", "teachers=[{kind: ngram}]"])
     path = tmp_path / "config.json"
     path.write_text(json.dumps(asdict(config)))

@@ -82,6 +82,7 @@ def with_limit(task: Task, limit: int) -> Task:
 
         name = task.name
         public_verifier = task.public_verifier
+        likelier_is_better = task.likelier_is_better
 
         @property
         def max_answer_tokens(self) -> int:

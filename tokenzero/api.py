@@ -21,13 +21,15 @@ from tokenzero.mcts.errors import InputError
 from tokenzero.policy.student import Student
 from tokenzero.policy.tiers import EngineConfig
 from tokenzero.problem_choice import first_problems
+from tokenzero.run_kinds import open_run
 from tokenzero.selfplay.config import SelfPlayConfig
 from tokenzero.selfplay.evaluation import Score, evaluate
 from tokenzero.selfplay.evaluator import LeafConfig
 from tokenzero.selfplay.listener import Listener
 from tokenzero.selfplay.methods import Budget, Method, MethodConfig
-from tokenzero.selfplay.run import Run
+from tokenzero.selfplay.text.config import TextGameConfig
 from tokenzero.tasks import Task
+from tokenzero.teachers import Teacher
 from tokenzero.value import Judge
 
 
@@ -128,15 +130,19 @@ def load(
     engine: EngineConfig | None = None,
     judge: Judge | JudgeFunction | None = None,
     judge_eta: float = 0.5,
+    teachers: Sequence[str | Path | Teacher] = (),
+    teacher_share: float | None = None,
 ) -> Engine:
     """Open a run directory (its latest checkpoint), a checkpoint directory or a hub name.
 
     ``task`` defaults to what the checkpoint was trained on; ``max_new_tokens`` to the task's limit.
     ``engine`` says how the model is forwarded: the lean forward, a memory cap. ``judge``, or a function of
     (prompt, partial answer) to -1, 0 or 1, shifts the values that searches see by ``judge_eta`` in [0, 1].
+    ``teachers``, paths of n-gram tables and models or teachers that are open already, have ``teacher_share``
+    of the searches' priors (None: 0.5).
     Raises InputError: nothing loadable there, a damaged file, or an unknown task.
     """
-    opened = open_model(model, task, max_new_tokens, engine)
+    opened = open_model(model, task, max_new_tokens, engine, teachers, teacher_share)
     if judge is not None:
         opened.parts.judge = judge_of(judge)
         opened = replace(opened, leaf=LeafConfig(judge_eta=judge_eta))
@@ -144,15 +150,16 @@ def load(
 
 
 def selfplay(
-    config: SelfPlayConfig,
+    config: SelfPlayConfig | TextGameConfig,
     out: str | Path = "runs/selfplay",
     *,
     resume: bool = False,
     listener: Listener | None = None,
 ) -> list[dict[str, Any]]:
-    """Run self-play into the directory ``out``; returns one record a round, the warm start's first.
+    """Run self-play, on a task's problems or as a text game, into the directory ``out``; returns one record
+    a round, that of the warm start (of a text game, of the student as it begins) first.
 
     Raises InputError (bad settings, ``out`` holds another run) and OutputError (something could not be
     written).
     """
-    return Run(config, Path(out), listener).execute(resume=resume)
+    return open_run(config, Path(out), listener).execute(resume=resume)

@@ -8,12 +8,13 @@ use) beside it are optional. It does not play and writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenzero.answer_limits import FreeText, with_limit
+from tokenzero.answer_teachers import ensemble_of
 from tokenzero.config import Layer, bind
 from tokenzero.mcts import SearchConfig
 from tokenzero.mcts.errors import InputError
@@ -26,6 +27,7 @@ from tokenzero.selfplay.methods import searching
 from tokenzero.selfplay.net import HEAD_FILE
 from tokenzero.selfplay.run_directory import playing_checkpoint
 from tokenzero.tasks import Task, get_task
+from tokenzero.teachers import Teacher
 from tokenzero.useful_budget import read_useful_budgets
 from tokenzero.value import ValueHead
 
@@ -67,8 +69,11 @@ def open_model(
     task: str | None = None,
     max_new_tokens: int | None = None,
     engine: EngineConfig | None = None,
+    teachers: Sequence[str | Path | Teacher] = (),
+    teacher_share: float | None = None,
 ) -> Opened:
-    """Open ``model`` for the task named ``task``, or for the one it was trained on, or for free text.
+    """Open ``model`` for the task named ``task``, or for the one it was trained on, or for free text; with
+    ``teachers`` beside it (see ``answer_teachers``), runs standing for their playing checkpoints.
 
     Raises:
         InputError: nothing loadable there, a damaged file, an unknown task, or too few positions for its
@@ -90,6 +95,11 @@ def open_model(
         engine=open_engine(student, engine),
         task=chosen,
         value_head=head,
+        ensemble=ensemble_of(
+            [resolve(one) if isinstance(one, str | Path) else one for one in teachers],
+            student,
+            teacher_share,
+        ),
         terminal=detectors(defaults.terminal, student),
     )
     useful = read_useful_budgets(source)

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from tokenzero.arguments import answers, benches, reading, reward_models, runs, serving
+from tokenzero.arguments import answers, benches, reading, reward_models, runs, serving, training
 
 
 class UsageError(ValueError):
@@ -128,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
     runs.add_selfplay(verbs.add_parser("selfplay", help="improve a model by playing against problems"))
+    training.add_pretrain(verbs.add_parser("pretrain", help="train a language model on a corpus"))
+    training.add_sft(
+        verbs.add_parser("sft", help="fine-tune a model on prompts with answers, and maybe reasoning")
+    )
     answers.add_generate(verbs.add_parser("generate", help="answer one prompt"))
     answers.add_eval(verbs.add_parser("eval", help="accuracy of a method on a task's problems"))
     bench = _actions(verbs.add_parser("bench", help="benchmarks"), "BENCH")

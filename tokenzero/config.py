@@ -1,5 +1,5 @@
 """Settings of a run from presets, YAML files and ``--set`` words, bound to the frozen records of
-``selfplay.config``.
+``selfplay.config``, or of ``selfplay.text.config`` where they say ``game: text``.
 
 Later layers win: preset, file, overrides. Mistakes are one line that names the layer, the full dotted path
 and the way out. It does not know what the options mean: their ranges are checked by the records themselves.
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from tokenzero.config_text import parse
 from tokenzero.mcts.errors import InputError
 from tokenzero.selfplay.config import SelfPlayConfig
+from tokenzero.selfplay.text.config import TextGameConfig
 
 DEFAULT_PRESET = "countdown"
 Values = dict[str, Any]
@@ -56,9 +57,9 @@ def preset_names() -> list[str]:
 
 def load_config(
     preset: str | None = None, path: str | Path | None = None, overrides: Iterable[str] = ()
-) -> SelfPlayConfig:
+) -> SelfPlayConfig | TextGameConfig:
     """The settings of ``preset`` or of the file ``path`` (YAML, or the JSON a run keeps), changed by
-    ``overrides``.
+    ``overrides``. They are those of a text game where they say ``game: text``.
 
     A file may name the preset it builds on with ``preset: NAME``. An override is ``a.b=value`` with a YAML
     value. With neither preset nor file, the preset ``countdown``.
@@ -69,7 +70,26 @@ def load_config(
     if preset is not None and path is not None:
         raise InputError("give --preset or --config, not both; a file may say 'preset: NAME' itself")
     layers = _file_layers(Path(path)) if path is not None else _preset_layers(preset or DEFAULT_PRESET)
-    return bind_layers(SelfPlayConfig, [*layers, *map(override_layer, overrides)])
+    layers = [*layers, *map(override_layer, overrides)]
+    said = [layer for layer in layers if "game" in layer.values]
+    if not said:
+        return bind_layers(SelfPlayConfig, layers)
+    if said[-1].values["game"] != "text":
+        raise InputError(
+            f"{said[-1].source}: game is {said[-1].values['game']!r}; give text, or leave it out to play on "
+            "a task's problems"
+        )
+    return bind_layers(TextGameConfig, layers)
+
+
+def on_problems(config: SelfPlayConfig | TextGameConfig) -> SelfPlayConfig:
+    """``config``, which must be that of a run on a task's problems. Raises InputError for a text game."""
+    if isinstance(config, TextGameConfig):
+        raise InputError(
+            "these are the settings of a text game, which is played on no task's problems; choose another "
+            "preset"
+        )
+    return config
 
 
 def bind_layers(kind: type[Record], layers: Sequence[Layer]) -> Record:

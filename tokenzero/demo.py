@@ -50,12 +50,12 @@ def _main(argv: Sequence[str]) -> int:
 def demonstrate(out: Path, preset: str, seed: int, problems: int) -> None:
     """Self-play into ``out``, measure its first checkpoint and the one that plays last on test problems,
     report."""
-    from tokenzero.config import load_config
+    from tokenzero.config import load_config, on_problems
     from tokenzero.selfplay.run import Run
     from tokenzero.selfplay.run_directory import checkpoint_path
 
     gc.freeze()  # as in `cli`
-    config = load_config(preset, overrides=[f"seed={seed}"])
+    config = on_problems(load_config(preset, overrides=[f"seed={seed}"]))
     with showing(config.rounds) as listener:
         listener.say(f"self-play, preset {preset}: a warm start and {config.rounds} rounds into {out}")
         records = Run(config, out, listener).execute(resume=(out / "config.json").is_file())

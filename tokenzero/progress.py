@@ -6,8 +6,9 @@ Where stderr is no terminal there are no bars, only the rows. It reads records a
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +28,14 @@ from rich.text import Text
 COLUMNS = ("round", "games", "solved", "greedy", "search", "policy loss", "value loss", "seconds")
 
 
+@dataclass(frozen=True)
+class Rows:
+    """How records become rows of a table: its ``columns``, and the ``cells`` of a record."""
+
+    columns: tuple[str, ...]
+    cells: Callable[[dict[str, Any]], list[str]]
+
+
 class _Rate(ProgressColumn):
     """Steps or games a second."""
 
@@ -38,9 +47,10 @@ class _Rate(ProgressColumn):
 class Progression:
     """A ``selfplay.run.Listener`` that draws. Owns one bar at a time; call :meth:`close` when done."""
 
-    def __init__(self, rounds: int | None = None) -> None:
+    def __init__(self, rounds: int | None = None, rows: Rows | None = None) -> None:
         self._console = Console(file=sys.stderr)
         self._rounds = rounds
+        self._rows = rows or PROBLEM_ROWS
         self._round = 0
         self._headed = False
         self._bar: TaskID | None = None
@@ -78,14 +88,15 @@ class Progression:
         self._round = int(record["round"]) + 1
         if not self._headed:
             self._headed = True
-            self.say("".join(f"{name:>12}" for name in COLUMNS))
-        self.say("".join(f"{cell:>12}" for cell in round_cells(record)))
+            self.say("".join(f"{name:>12}" for name in self._rows.columns))
+        self.say("".join(f"{cell:>12}" for cell in self._rows.cells(record)))
         for name, asked in record.get("consulted", {}).items():
             if asked["states"] and not asked["spoke"]:
                 why = "; ".join(asked["failures"]) or "nothing the student's tokenizer knows"
                 self.say(f"{'teacher':>12}  {name} said nothing on {asked['states']:,} states: {why}")
         for alarm in record["alarms"]:
-            self.say(f"{'alarm':>12}  {alarm['message']} ({alarm['action']})")
+            at = f"step {alarm['step']}: " if "step" in alarm else ""
+            self.say(f"{'alarm':>12}  {at}{alarm['message']} ({alarm['action']})")
 
     def say(self, line: str) -> None:
         """One line above the bar."""
@@ -97,9 +108,9 @@ class Progression:
 
 
 @contextmanager
-def showing(rounds: int | None = None) -> Iterator[Progression]:
+def showing(rounds: int | None = None, rows: Rows | None = None) -> Iterator[Progression]:
     """A :class:`Progression` whose bar is gone when the block ends, however it ends."""
-    progression = Progression(rounds)
+    progression = Progression(rounds, rows)
     try:
         yield progression
     finally:
@@ -119,6 +130,48 @@ def round_cells(record: dict[str, Any]) -> list[str]:
         f"{record['loss']['value']:.3f}",
         f"{record['wall_s']:.1f}",
     ]
+
+
+PROBLEM_ROWS = Rows(COLUMNS, round_cells)
+"""Runs on a task's problems."""
+
+TEXT_COLUMNS = (
+    "round",
+    "step",
+    "nats/char",
+    "accuracy",
+    "calibration",
+    "confidence",
+    "alarms",
+    "forwarded",
+    "seconds",
+)
+
+
+def text_cells(record: dict[str, Any]) -> list[str]:
+    """One round's record of a text game as the cells of ``TEXT_COLUMNS``; calibration is the expected
+    error."""
+    health = record["health"]
+    return [
+        str(record["round"]),
+        str(record["step"]),
+        decimals(record["nats_per_character"]),
+        percent(record["accuracy"]),
+        decimals(health.get("policy_calibration_error")),
+        decimals(health["confidence"]),
+        str(len(record["alarms"])),
+        f"{record['forwarded']:,}",
+        f"{record['wall_s']:.1f}",
+    ]
+
+
+TEXT_ROWS = Rows(TEXT_COLUMNS, text_cells)
+"""Text games."""
+
+
+def decimals(number: float | None) -> str:
+    """Three of them, for a table; "-" for None."""
+    return "-" if number is None else f"{number:.3f}"
 
 
 def percent(share: float | None) -> str:

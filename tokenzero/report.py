@@ -2,7 +2,7 @@
 
 It reads the run's records, the games that are still kept, and a tokenizer; it measures nothing anew. The
 page loads no script, no font and no picture from anywhere. Charts are in ``report_charts``, games in
-``report_samples``.
+``report_samples``, text games in ``report_text``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 
 from tokenzero.policy.tokenizers import load_tokenizer
 from tokenzero.report_charts import Axes, Series, chart, number
+from tokenzero.report_health import health_section
 from tokenzero.report_page import figures, page, section, table, tiles
 from tokenzero.report_samples import samples
-from tokenzero.run_records import Record, read_run
+from tokenzero.report_text import text_report
+from tokenzero.run_records import Record, is_text, read_run
 from tokenzero.selfplay.episode import read_episodes
 from tokenzero.selfplay.examiner import ladder_ratings
 from tokenzero.selfplay.run_directory import checkpoint_path, shard_path
@@ -28,7 +30,9 @@ def report(run: Path) -> tuple[str, Record]:
 
     Raises InputError where there is no run, or none of its rounds is finished, or a file is damaged.
     """
-    config, records = read_run(run)
+    config, records = read_run(run, text=True)
+    if is_text(config):
+        return text_report(run, config, records)
     summary = _summary(run, records)
     title = f"{run.resolve().name}: self-play report"
     sections = [
@@ -36,7 +40,7 @@ def report(run: Path) -> tuple[str, Record]:
         _accuracy(records),
         _losses(records),
         _arena(records),
-        _health(records, config),
+        health_section(records),
         _teachers(records),
         _ledger(records),
         _games(run, records),
@@ -180,32 +184,6 @@ def _match_row(record: Record, who: str, match: Record) -> list[str]:
         escape(str(match["reason"])),
         '<span class="yes">yes</span>' if record["promoted"] else "no",
     ]
-
-
-def _health(records: Sequence[Record], config: Record) -> str:
-    names = list(dict.fromkeys(name for record in records for name in record["health"]))
-    drawn = []
-    for name in names:
-        kept = [r for r in records if r["health"].get(name) is not None]
-        alarms = {r["round"]: a for r in records for a in r["alarms"] if a["name"] == name}
-        points = [(float(r["round"]), float(r["health"][name])) for r in kept]
-        marked = frozenset(i for i, r in enumerate(kept) if r["round"] in alarms)
-        labels = [
-            alarms[r["round"]]["message"] if r["round"] in alarms else number(r["health"][name]) for r in kept
-        ]
-        limit = alarms[max(alarms)]["threshold"] if alarms else None
-        axes = Axes("round", name, whole=True, width=330, height=200, line=limit)
-        title = name.replace("_", " ")
-        drawn.append((title, chart([Series(title, points, 0, marked=marked, labels=labels)], axes)))
-    rows = [
-        [str(r["round"]), escape(a["name"]), escape(a["action"]), escape(a["message"])]
-        for r in records
-        for a in r["alarms"]
-    ]
-    said = '<p class="note">No alarm was raised.</p>'
-    if rows:
-        said = table(("round", "alarm", "consequence", "what to do"), rows, words=(1, 2, 3))
-    return section("Health", said + figures(drawn, small=True))
 
 
 def _teachers(records: Sequence[Record]) -> str:

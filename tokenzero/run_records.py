@@ -15,15 +15,23 @@ from tokenzero.selfplay.run_directory import finished_records
 Record = dict[str, Any]
 
 
-def read_run(run: Path) -> tuple[Record, list[Record]]:
+def read_run(run: Path, *, text: bool = False) -> tuple[Record, list[Record]]:
     """The config of the run in directory ``run`` and the records of its finished rounds, the warm start's
-    first.
+    first. Those of a text game are given only to who takes such (``text``).
 
-    Raises InputError where there is no run, or none of its rounds is finished, or its manifest is damaged.
+    Raises InputError where there is no run, or none of its rounds is finished, or its manifest is damaged, or
+    it is a text game that was not asked for.
     """
     if not (run / MANIFEST_FILE).is_file():
         raise InputError(f"{run} holds no run (no {MANIFEST_FILE}); give the --out of tokenzero selfplay")
     config, records = Manifest.read(run).config, finished_records(run)
     if not records:
         raise InputError(f"{run} has no finished round yet; let its warm start end first")
+    if is_text(config) and not text:
+        raise InputError(f"{run} is a text game, which keeps no games; see tokenzero report {run}")
     return config, records
+
+
+def is_text(config: Record) -> bool:
+    """Whether the config of a run is that of a text game."""
+    return config.get("game") == "text"

@@ -1,18 +1,44 @@
-"""BLEU and ROUGE between one answer and one reference, as fractions of 1.
+"""BLEU and ROUGE between answers and references, one pair at a time and over many.
 
-The numbers are those of the packages sacrebleu and rouge-score, digit for digit; nothing is computed here. It
-does not average over a corpus: the corpus BLEU of papers is not the mean of these.
+The numbers are those of the packages sacrebleu and rouge-score, digit for digit; nothing is computed here.
+Corpus BLEU is not the mean of the pairs' BLEU: it counts the n-grams of all pairs together.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal, NamedTuple, get_args
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.value.rewards import Measure
 
 BleuTokenizer = Literal["13a", "intl", "char", "none"]
 RougeKind = Literal["rouge1", "rouge2", "rougeL"]
+
+
+class Overlap(NamedTuple):
+    """Of answers with references: ``bleu`` from 0 to 100, ``rouge_l`` from 0 to 1, as the packages do."""
+
+    bleu: float
+    rouge_l: float
+
+
+def corpus_overlap(answers: Sequence[str], references: Sequence[str]) -> Overlap:
+    """Over L pairs of texts: sacrebleu.corpus_bleu(answers, [references]).score (Post 2018, arXiv
+    1804.08771), and the mean F-measure of rouge-score's rougeL (Lin 2004).
+
+    Raises InputError for no pairs, and for other lengths.
+    """
+    if not answers or len(answers) != len(references):
+        raise InputError(
+            f"there are {len(answers)} answers and {len(references)} references; give as many, at least one"
+        )
+    from sacrebleu import corpus_bleu
+
+    rouge = rouge_measure("rougeL")
+    mean = fmean(rouge(answer, reference) for answer, reference in zip(answers, references, strict=True))
+    return Overlap(float(corpus_bleu(list(answers), [list(references)]).score), mean)
 
 
 def bleu_measure(*, lowercase: bool = False, tokenize: BleuTokenizer = "13a") -> Measure:

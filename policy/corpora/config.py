@@ -38,9 +38,10 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Text from ``path``, a file or a directory of files, or from the data set ``dataset`` (with ``subset``)
-    of the package datasets, streamed; at most ``max_documents`` of them. A text file is one document; each
-    line of a JSONL file and each row of a data set is one, in ``text_field``.
+    """Text from ``path``, a file or a directory of files, or from ``dataset_split`` of the data set
+    ``dataset`` (with ``subset``) of the package datasets, streamed; at most ``max_documents`` of them. A text
+    file is one document; each line of a JSONL file and each row of a data set is one, in ``text_field``.
+    Documents without text are left out.
 
     ``validation_share`` and ``test_share`` are held out: of one document its last characters, of several
     whole documents, by a hash of their text. ``cache`` is where token files are kept; "" is
@@ -52,6 +53,7 @@ class CorpusConfig:
     path: str = ""
     dataset: str = ""
     subset: str = ""
+    dataset_split: str = "train"
     text_field: str = "text"
     max_documents: int | None = None
     validation_share: float = 0.1

@@ -19,6 +19,7 @@ from tokenzero.selfplay.player import EvaluatorFactory
 from tokenzero.selfplay.session import Method
 from tokenzero.selfplay.step_drafts import PROPOSALS, STEP_TOKENS, StepRules
 from tokenzero.selfplay.step_evaluator import StepEvaluator
+from tokenzero.selfplay.text.likelihood_evaluator import LikelihoodConfig, LikelihoodEvaluator
 
 SAMPLES = 16
 """Samples or beams where nobody says otherwise."""
@@ -39,6 +40,8 @@ def build(parts: Parts, search: SearchConfig, config: MethodConfig, leaf: LeafCo
     if config.method is None or config.method in SEARCHES:
         own = searching(search, config.method, config.simulations)
         evaluator: EvaluatorFactory = LeafEvaluator
+        if parts.task.likelier_is_better:
+            evaluator = partial(LikelihoodEvaluator, LikelihoodConfig())
         if config.granularity == "step":
             rules = _rules(config)
             own, evaluator = replace(own, candidates=rules.proposals), partial(StepEvaluator, rules)

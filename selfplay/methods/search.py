@@ -6,6 +6,7 @@ It chooses options of a ``Player``; the search itself is there.
 from __future__ import annotations
 
 import dataclasses
+from copy import copy
 
 from tokenzero.mcts import SearchConfig
 from tokenzero.selfplay.evaluator import LeafConfig, LeafEvaluator, Parts
@@ -52,4 +53,6 @@ class Search(Player):
 
 def greedy(parts: Parts) -> Search:
     """The raw policy, its likeliest token each time; teachers and judge have no say."""
-    return Search(parts, SearchConfig(simulations=0, candidates=1))
+    alone = copy(parts)
+    alone.ensemble = None
+    return Search(alone, SearchConfig(simulations=0, candidates=1))

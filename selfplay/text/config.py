@@ -32,12 +32,14 @@ FORBID: Mapping[str, Any] = {"extra": "forbid"}
 @dataclass(frozen=True)
 class RefereeConfig:
     """Who says how likely text is while the student learns: an n-gram table of ``order`` counted on the
-    training split, or the model ``load``, of the same tokenizer.
+    training split, or the model ``load``, of the same tokenizer. With ``held_out`` the table forgets, of
+    the training text, the very occurrence it is asked about.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
     order: int = 5
+    held_out: bool = True
     load: str | None = None
 
     def __post_init__(self) -> None:
@@ -147,8 +149,31 @@ class MatchConfig:
 
 
 @dataclass(frozen=True)
+class MonitorConfig:
+    """Within a round, every ``every`` steps (0: never), the student reads ``windows`` windows of held-out
+    text for signs of collapse; what they are is in ``monitors``, thresholds and consequences in ``health``.
+    What is measured during the warm-up of the learning rate is not judged, unless it is no number.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
+
+    every: int = 20
+    windows: int = 16
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.windows < 1:
+            raise InputError(
+                f"monitors.every is {self.every} and windows {self.windows}; give every >= 0, windows >= 1"
+            )
+
+
+@dataclass(frozen=True)
 class TextGameConfig:
-    """A run of the text game. ``game`` tells its presets and files from those of answers to problems."""
+    """A run of the text game. ``game`` tells its presets and files from those of answers to problems.
+
+    After each round the first ``evaluated`` tokens of the validation split are scored (None: all).
+    ``threads`` fixes torch's threads, because the last bits depend on it.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = FORBID
 
@@ -160,6 +185,7 @@ class TextGameConfig:
     search: ContextSearchConfig = field(default_factory=ContextSearchConfig)
     learner: TextLearnerConfig = field(default_factory=TextLearnerConfig)
     matches: MatchConfig = field(default_factory=MatchConfig)
+    monitors: MonitorConfig = field(default_factory=MonitorConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     keep: RetentionConfig = field(default_factory=RetentionConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -177,4 +203,8 @@ class TextGameConfig:
         if self.evaluated is not None and self.evaluated < 1:
             raise InputError(
                 f"evaluated is {self.evaluated} held-out tokens; give at least 1, or null for all"
+            )
+        if self.model.tokenizer is not None:
+            raise InputError(
+                "model.tokenizer is given, and text is read with the corpus's own; say corpus.tokenizer"
             )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from tokenzero.arguments.shared import add_json, add_method, add_model, add_problems
+from tokenzero.arguments.shared import add_json, add_method, add_model, add_problems, add_teachers
 
 
 def add_generate(parser: argparse.ArgumentParser) -> None:
     """``tokenzero generate``."""
     parser.set_defaults(command="generate")
     add_model(parser)
+    add_teachers(parser)
     parser.add_argument("--prompt", metavar="TEXT|-", required=True, help="the problem; - reads stdin")
     add_method(parser)
     parser.add_argument(
@@ -24,6 +25,8 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     """``tokenzero eval``."""
     parser.set_defaults(command="evaluate")
     add_model(parser)
+    add_teachers(parser)
     add_problems(parser)
     add_method(parser)
+    parser.add_argument("--overlap", action="store_true", help="BLEU and ROUGE-L against the references too")
     add_json(parser)

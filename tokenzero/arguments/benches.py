@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from tokenzero.arguments.shared import add_json, add_model, add_opening, add_options, add_problems
+from tokenzero.arguments.shared import (
+    add_json,
+    add_model,
+    add_opening,
+    add_options,
+    add_problems,
+    add_teachers,
+)
 
 METHODS = "names of methods, or all (default: greedy, the checkpoint's search and best-of-n)"
 
@@ -13,6 +20,7 @@ def add_bench_depth(parser: argparse.ArgumentParser) -> None:
     """``tokenzero bench depth``."""
     parser.set_defaults(command="bench_depth")
     add_model(parser)
+    add_teachers(parser)
     _add_settings(parser)
     parser.add_argument(
         "--method", metavar="NAME,...", help="as --methods, with greedy (simulations 0) and best-of-n beside"

@@ -36,6 +36,20 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_teachers(parser: argparse.ArgumentParser) -> None:
+    """Who helps a search, and how much."""
+    parser.add_argument(
+        "--teacher",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="an n-gram table, or a model or run, that searches mix into their priors; may be repeated",
+    )
+    parser.add_argument(
+        "--teacher-share", metavar="X", type=float, help="the teachers' share of the prior (default: 0.5)"
+    )
+
+
 def add_problems(parser: argparse.ArgumentParser, split: str = "test") -> None:
     """Which problems are played."""
     parser.add_argument("--split", default=split, help=f"train, validation or test (default: {split})")

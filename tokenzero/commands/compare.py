@@ -39,7 +39,7 @@ from tokenzero.compare_table import (
     spending_table,
     title_of,
 )
-from tokenzero.config import load_config
+from tokenzero.config import load_config, on_problems
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.atomic import write_bytes, write_text
 from tokenzero.progress import print_table
@@ -116,12 +116,13 @@ def _base(arguments: argparse.Namespace, kept: Values | None) -> SelfPlayConfig:
     named = (arguments.preset, arguments.config, arguments.rounds)
     if kept is not None and not arguments.set and not arguments.quick and named == (None, None, None):
         return kept_base(kept)
+    base = on_problems(load_config(arguments.preset, arguments.config))
     own = list(OWN_DEFAULTS)
     if arguments.quick:
-        own += quick_overrides(load_config(arguments.preset, arguments.config))
+        own += quick_overrides(base)
     if arguments.rounds is not None:
         own.append(f"rounds={arguments.rounds}")
-    return load_config(arguments.preset, arguments.config, [*own, *arguments.set])
+    return on_problems(load_config(arguments.preset, arguments.config, [*own, *arguments.set]))
 
 
 def _seeds(arguments: argparse.Namespace, kept: Values | None) -> Sequence[int]:

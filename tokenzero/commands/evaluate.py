@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import numpy as np
 
@@ -27,16 +28,19 @@ def run(arguments: argparse.Namespace) -> int:
     rng = np.random.default_rng(arguments.seed)
     with showing() as listener:
         listener.stage(method.name, len(problems))
-        score = evaluate(method, task, problems, rng, listener.advance, budget_of(arguments))
+        budget = budget_of(arguments)
+        score = evaluate(method, task, problems, rng, listener.advance, budget, arguments.overlap)
     if arguments.json:
         print(json.dumps(as_record(score, task.name, arguments.split)))
     else:
         _show(score, f"{opened.source}: {task.name}, {arguments.split}")
+    if task.likelier_is_better:
+        print("accuracy counts texts equal to the corpus's own, no measure of other texts", file=sys.stderr)
     return 0
 
 
 def as_record(score: Score, task: str, split: str) -> dict[str, object]:
-    """The score in the keys that ``--json`` promises."""
+    """The score in the keys that ``--json`` promises; "bleu" and "rouge_l" with --overlap alone."""
     return {
         "task": task,
         "split": split,
@@ -46,6 +50,7 @@ def as_record(score: Score, task: str, split: str) -> dict[str, object]:
         "ci95": list(score.ci95),
         "method": score.method,
         "ledger": score.ledger.as_dict(),
+        **({} if score.overlap is None else score.overlap._asdict()),
     }
 
 
@@ -60,5 +65,8 @@ def _show(score: Score, title: str) -> None:
         str(score.ledger.verifier_calls),
         f"{score.ledger.wall_s:.2f}",
     ]
-    columns = ("method", "solved", "accuracy", "95 % interval", "tokens/problem", "verifier calls", "seconds")
-    print_table(columns, [row], title)
+    columns = ["method", "solved", "accuracy", "95 % interval", "tokens/problem", "verifier calls", "seconds"]
+    if score.overlap is not None:
+        columns[4:4] = ["BLEU", "ROUGE-L"]
+        row[4:4] = [f"{score.overlap.bleu:.1f}", f"{score.overlap.rouge_l:.3f}"]
+    print_table(tuple(columns), [row], title)

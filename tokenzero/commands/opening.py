@@ -9,9 +9,13 @@ from tokenzero.policy.tiers import EngineConfig
 
 
 def opened_model(arguments: argparse.Namespace) -> Opened:
-    """MODEL with --task, --max-new-tokens where the verb has it, --no-lean and --memory-mb."""
+    """MODEL with --task, --no-lean and --memory-mb, and --max-new-tokens and --teacher where the verb has
+    them.
+    """
     limit = getattr(arguments, "max_new_tokens", None)
-    return open_model(arguments.model, arguments.task, limit, engine_config(arguments))
+    teachers = getattr(arguments, "teacher", [])
+    share = getattr(arguments, "teacher_share", None)
+    return open_model(arguments.model, arguments.task, limit, engine_config(arguments), teachers, share)
 
 
 def engine_config(arguments: argparse.Namespace) -> EngineConfig:

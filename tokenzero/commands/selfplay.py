@@ -1,5 +1,5 @@
-"""``tokenzero selfplay``: play, learn, evaluate, checkpoint, round after round. The work is
-``selfplay.run``'s.
+"""``tokenzero selfplay``: play, learn, evaluate, checkpoint, round after round. The work is that of
+``selfplay.run``, or of ``selfplay.text.run`` for text games.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ from pathlib import Path
 from tokenzero.cli import interrupted
 from tokenzero.config import load_config
 from tokenzero.mcts.errors import InputError
-from tokenzero.progress import COLUMNS, print_table, round_cells, showing
+from tokenzero.progress import PROBLEM_ROWS, TEXT_ROWS, print_table, showing
+from tokenzero.run_kinds import open_run
 from tokenzero.selfplay.config import SelfPlayConfig
-from tokenzero.selfplay.run import Run
+from tokenzero.selfplay.text.config import TextGameConfig
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Execute the run and print its records."""
     out = Path(arguments.out)
     config = _config(arguments, out)
+    rows = TEXT_ROWS if isinstance(config, TextGameConfig) else PROBLEM_ROWS
     try:
-        with showing(config.rounds) as listener:
-            records = Run(config, out, listener).execute(resume=arguments.resume)
+        with showing(config.rounds, rows) as listener:
+            records = open_run(config, out, listener).execute(resume=arguments.resume)
     except KeyboardInterrupt:
         return interrupted(f"finished rounds are kept, go on with: tokenzero selfplay --out {out} --resume")
     if arguments.json:
         print(json.dumps({"run": str(out), "rounds": records}))
     else:
-        print_table(COLUMNS, [round_cells(record) for record in records], f"run {out}")
+        print_table(rows.columns, [rows.cells(record) for record in records], f"run {out}")
     return 0
 
 
-def _config(arguments: argparse.Namespace, out: Path) -> SelfPlayConfig:
+def _config(arguments: argparse.Namespace, out: Path) -> SelfPlayConfig | TextGameConfig:
     """The settings asked for. A resumed run needs none repeated: it kept its own in ``config.json``."""
     overrides = list(arguments.set)
     for name in ("seed", "rounds"):
