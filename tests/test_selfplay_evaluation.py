@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 from tiny import Mirror, Secret, make_student, planted, tree_engine
 
 from tokenzero.mcts import SearchConfig
@@ -75,6 +78,32 @@ def test_gold_is_read_after_the_games_are_over() -> None:
     ]
     right = [Problem(p.public, answer) for p, answer in zip(problems, answers, strict=True)]
     assert evaluate(greedy(make_parts(task)), task, right, np.random.default_rng(0)).accuracy == 1.0
+
+
+def test_overlap_is_the_libraries_on_the_answers_and_references() -> None:
+    task = Secret()
+    problems = planted(task, "test", "never")[:6]
+    texts = [
+        game.text
+        for game in greedy(make_parts(task)).play([p.public for p in problems], np.random.default_rng(0))
+    ]
+    references = [" ".join(text) if i % 2 else text + " b" for i, text in enumerate(texts)]
+    wanted = [Problem(p.public, reference) for p, reference in zip(problems, references, strict=True)]
+    score = evaluate(greedy(make_parts(task)), task, wanted, np.random.default_rng(0), overlap=True)
+    assert score.overlap is not None
+    assert score.overlap.bleu == sacrebleu.corpus_bleu(texts, [references]).score
+    rouge = RougeScorer(["rougeL"])
+    pairs = zip(references, texts, strict=True)
+    assert score.overlap.rouge_l == fmean(rouge.score(*pair)["rougeL"].fmeasure for pair in pairs)
+    assert 0 < score.overlap.rouge_l < 1
+    assert evaluate(greedy(make_parts(task)), task, wanted, np.random.default_rng(0)).overlap is None
+
+
+def test_overlap_needs_references_before_anything_is_played() -> None:
+    method = greedy(make_parts(Mirror()))
+    with pytest.raises(InputError, match="has no reference to compare"):
+        evaluate(method, Mirror(), Mirror().problems("test")[:2], np.random.default_rng(0), overlap=True)
+    assert method.ledger.forwarded_tokens == 0
 
 
 def test_partial_credit_is_not_solved() -> None:

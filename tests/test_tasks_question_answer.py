@@ -183,6 +183,40 @@ def test_a_public_reference_is_shown_and_gold_is_not(tmp_path: Path) -> None:
         task.score(Problem(task.problems("test")[0].public), "gold0")
 
 
+def test_reasoning_stands_in_demonstrations_and_references_and_only_the_answer_is_compared(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"question": "Ann's river?", "steps": "Ann lives in Orm. Orm lies on the Tay.", "answer": "Tay"},
+        {"question": "Bob's river?", "steps": "It is known.\nThe answer is Ure.", "answer": "Ure"},
+        {"question": "Eve's river?", "steps": "", "answer": "The answer is Wye."},
+    ]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    task = _task(
+        train_files=path, validation_share=0.0, test_share=0.0, reasoning="steps", answer_format="sentence"
+    )
+    told = [
+        "Ann lives in Orm. Orm lies on the Tay.\nThe answer is Tay.",
+        "It is known.\nThe answer is Ure.",
+        "The answer is Wye.",
+    ]
+    problems = task.problems("train")
+    assert [problem.reference for problem in problems] == told
+    assert dict(task.demonstrations(3, np.random.default_rng(0))) == {
+        problem.public.prompt: problem.reference for problem in problems
+    }
+    assert [task.score(problems[0], text) for text in (told[0], "tay", "So what?\nThe answer is Tay.")] == [
+        1.0
+    ] * 3
+    assert [
+        task.score(problems[0], text) for text in (told[1], "Ann lives in Orm. Orm lies on the Tay.")
+    ] == [0.0] * 2
+    with pytest.raises(InputError, match="answer_format 'plain', which does not mark the answer"):
+        _task(train_files=path, reasoning="steps")
+    with pytest.raises(InputError, match="reasoning is field 'steps', which another option shows"):
+        _task(train_files=path, reasoning="steps", answer_format="sentence", tag="steps")
+
+
 def test_choices_have_a_field(tmp_path: Path) -> None:
     rows = [
         {"question": "Which?", "answer": "B", "choices": ["A) x", "B) y"]},

@@ -134,6 +134,9 @@ def test_eval_keeps_its_contract(cli: Any) -> None:
     whole = cli("eval", finished_run(), "--split", "validation", "--method", "greedy", "--json").json
     assert whole["problems"] == 12
     assert "95 % interval" in cli("eval", finished_run(), "--problems", 2).out
+    _one_line(
+        cli("eval", finished_run(), "--overlap", "--problems", 2), 2, "no reference", "leave overlap out"
+    )
 
 
 def test_selfplay_keeps_its_contract(cli: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tokenzero.value.rewards import (
     exact_match,
     normalised,
 )
-from tokenzero.value.text_overlap import bleu_measure, rouge_measure
+from tokenzero.value.text_overlap import bleu_measure, corpus_overlap, rouge_measure
 
 WORDS = (
     *("the", "The", "cat", "cats", "running", "ran", "sat", "on", "a", "mat", "3.14", "1,000", "don't"),
@@ -81,6 +81,18 @@ def test_rouge_is_rouge_scores_to_the_last_digit(kind: str, stem: bool) -> None:
     found = [measure(answer, reference) for answer, reference in pairs]
     assert found == [library.score(reference, answer)[kind].fmeasure for answer, reference in pairs]
     assert len({round(score, 6) for score in found}) > 30
+
+
+def test_overlap_of_a_corpus_counts_its_pairs_together() -> None:
+    answers, references = ["the cat sat on the mat", "a b c d e"], ["the cat sat on a mat", "a b c d e"]
+    found = corpus_overlap(answers, references)
+    assert found.bleu == sacrebleu.corpus_bleu(answers, [references]).score
+    # n-grams that agree of 11, 9, 7 and 5: all but "the", the two and three and three that hold it
+    assert found.bleu == pytest.approx(100 * (10 / 11 * 7 / 9 * 5 / 7 * 3 / 5) ** 0.25)
+    assert found.rouge_l == pytest.approx((5 / 6 + 1) / 2)
+    for pair in (([], []), (["a"], [])):
+        with pytest.raises(InputError, match="give as many, at least one"):
+            corpus_overlap(*pair)
 
 
 def test_overlap_agrees_with_pen_and_paper() -> None:
