@@ -5,10 +5,11 @@ Byte-level and SentencePiece-like BPE, unigram, word and character vocabularies 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
-from tokenizers import decoders, models
+from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -39,7 +40,9 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes]:
     elif isinstance(backend.model, models.WordLevel):
         spelt = [name.encode() for name in names]
     else:
-        spelt = [_of_pieces(name) for name in names]
+        # Where the decoder does not know the mark, it is a character like any other.
+        space = " " if _SPACE in json.dumps(_decoder(backend), ensure_ascii=False) else _SPACE
+        spelt = [_of_pieces(name, space) for name in names]
     return [b"" if index in special or not names[index] else found for index, found in enumerate(spelt)]
 
 
@@ -53,12 +56,16 @@ def spell(table: Sequence[bytes], tokens: Sequence[int]) -> bytes:
     return b"".join([table[token] for token in tokens if token < len(table)])
 
 
+def _decoder(backend: Tokenizer) -> object:
+    return json.loads(backend.to_str())["decoder"]
+
+
 def _of_letters(name: str) -> bytes:
     if all(letter in _BYTES for letter in name):
         return bytes(_BYTES[letter] for letter in name)
     return name.encode()  # added tokens stand outside the byte alphabet
 
 
-def _of_pieces(name: str) -> bytes:
+def _of_pieces(name: str, space: str) -> bytes:
     byte = _BYTE.fullmatch(name)
-    return bytes([int(byte[1], 16)]) if byte else name.replace(_SPACE, " ").encode()
+    return bytes([int(byte[1], 16)]) if byte else name.replace(_SPACE, space).encode()

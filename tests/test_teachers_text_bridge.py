@@ -14,7 +14,12 @@ from transformers import PreTrainedTokenizerFast
 
 from tokenzero.mcts.errors import InputError
 from tokenzero.policy.student import Student
-from tokenzero.policy.tokenizers import character_tokenizer, train_bpe, word_tokenizer
+from tokenzero.policy.tokenizers import (
+    byte_fallback_tokenizer,
+    character_tokenizer,
+    train_bpe,
+    word_tokenizer,
+)
 from tokenzero.teachers.base import Teacher
 from tokenzero.teachers.text_bridge import BridgeConfig, BridgeTeacher
 from tokenzero.teachers.token_bytes import spell, token_bytes
@@ -229,3 +234,10 @@ def test_bytes_of_sentencepiece_tokens_and_of_wordpiece() -> None:
 def test_options_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
         BridgeConfig(**({"load": "x"} | wrong))  # type: ignore[arg-type]
+
+
+def test_the_mark_of_a_space_is_a_character_where_the_decoder_does_not_know_it() -> None:
+    tokenizer = byte_fallback_tokenizer("a\u2581")
+    table = token_bytes(tokenizer)
+    ids = tokenizer("a\u2581", add_special_tokens=False)["input_ids"]
+    assert b"".join(table[token] for token in ids) == "a\u2581".encode()

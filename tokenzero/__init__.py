@@ -1,9 +1,9 @@
 """AlphaZero for token sequences: one search for self-play, for better answers at test time, and for
 benchmarks.
 
-``load`` a model and ``generate`` with a ``Search``; ``selfplay`` runs a ``SelfPlayConfig``; ``hf_generate``
-is for ``generate`` of transformers. Importing this package imports neither torch nor transformers: the names
-below load what they need when they are first used.
+``load`` a model and ``generate`` with a ``Search``; ``selfplay`` runs a ``SelfPlayConfig`` or a
+``TextGameConfig``; ``hf_generate`` is for ``generate`` of transformers. Importing this package imports
+neither torch nor transformers: the names below load what they need when they are first used.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenzero.selfplay.config import SelfPlayConfig
     from tokenzero.selfplay.methods import MethodConfig
     from tokenzero.selfplay.session import Budget
+    from tokenzero.selfplay.text.config import TextGameConfig
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "MethodConfig",
     "Search",
     "SelfPlayConfig",
+    "TextGameConfig",
     "__version__",
     "hf_generate",
     "load",
@@ -50,6 +52,7 @@ _HOMES = {
     "MethodConfig": "tokenzero.selfplay.methods",
     "Search": "tokenzero.api",
     "SelfPlayConfig": "tokenzero.selfplay.config",
+    "TextGameConfig": "tokenzero.selfplay.text.config",
     "hf_generate": "tokenzero.hf_decoding",
     "load": "tokenzero.api",
     "load_config": "tokenzero.config",

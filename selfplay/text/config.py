@@ -49,8 +49,9 @@ class RefereeConfig:
 
 @dataclass(frozen=True)
 class ContextSearchConfig:
-    """A tree over each of ``contexts`` contexts of a batch (None: all): paths of up to ``depth`` tokens among
-    ``candidates`` of the student and the teachers, mixed with share ``beta`` of the referee's opinion.
+    """A tree over each of ``contexts`` contexts, drawn from all that are played together
+    (``learner.refresh`` batches; None: every one): paths of up to ``depth`` tokens among ``candidates`` of
+    the student and of the referee, whose opinion has share ``beta``.
 
     An edge is worth its reward (see ``value.text_rewards``), faded by ``discount`` a token; below a leaf
     stands ``value_share`` of the learned value. The target at the root is softmax(log prior + ``strength`` *
