@@ -1,14 +1,16 @@
 """Question answering end to end: read a small invented world, learn to reason about it, answer new questions.
 
-Run `python examples/question_answering.py [DIRECTORY]` from a clone; it takes five minutes on one core. It
-makes texts that tell facts one by one and questions that need two of them (../tests/fact_corpus.py), and runs
-`tokenzero pretrain` on the texts, `tokenzero sft` on chains of thought, and two rounds of `tokenzero selfplay`
-on the same training questions, which give a value head. It prints some answers, and for each method how many
-held-out questions it answers, the overlap of its answers with the reference chains, and its forwarded tokens a
-question.
+Run `python examples/question_answering.py [DIRECTORY]` from a clone; it takes about five minutes on one core.
+It makes texts that tell facts one by one and questions that need two of them (../tests/fact_corpus.py), and
+runs `tokenzero pretrain` on the texts, `tokenzero sft` on chains of thought, and two rounds of `tokenzero
+selfplay` on the same training questions, which give a value head. It prints some answers, and for each method
+how many held-out questions it answers, the overlap of its answers with the reference chains, and its
+forwarded tokens a question.
 
-Nobody can verify an answer at test time here, and what the model does not know no method finds: samples, beams
-and searches cost three to fifteen times as much as greedy decoding and answer hardly more.
+Nobody can verify an answer at test time here, and what the model does not know no method finds: samples,
+beams and searches cost three to fifteen times as much as greedy decoding and answer hardly more. The value
+head has seen training questions alone, nearly all of them answered; it takes every answer for right, and the
+searches that trust it give what greedy decoding gives.
 """
 
 import json
