@@ -87,7 +87,7 @@ def tokenzero(directory: Path, *words: object) -> dict:
 
 
 def main(directory: Path) -> None:
-    world = make_world(people=80, towns=12, copies=30)
+    world = make_world(people=80, towns=12, copies=30, seed=2)  # settings were chosen with another world
     world.write(directory)
     files = {f"{split}_files": str(directory / f"{split}.jsonl") for split in ("train", "validation", "test")}
     told = {"reasoning": "reasoning", "answer_format": "sentence", "max_answer_tokens": 48}
